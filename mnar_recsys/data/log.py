@@ -1,0 +1,137 @@
+"""The rating log, and the ways to build one."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from mnar_recsys.data import frames
+from mnar_recsys.data.duplicates import Duplicates, sort_cells
+from mnar_recsys.data.matrix import RatingMatrix
+from mnar_recsys.data.scale import RatingScale
+from mnar_recsys.data.table import RatingTable
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RatingLog(RatingMatrix):
+    """A log of ratings: who rated what, and how. See `RatingMatrix` for its arrays.
+
+    Build one with `read` (any known file), `read_csv`, `from_pandas`, `from_arrays` or `from_scipy`. These
+    refuse fewer than one rating, two users or two items.
+    """
+
+    @classmethod
+    def from_table(
+        cls, table: RatingTable, *, scale: RatingScale | str | None = None, duplicates: Duplicates = "error"
+    ) -> Self:
+        """Return the log of a table that a reader made; see `from_arrays`."""
+        chosen, scale_note = table.resolve_scale(scale)
+        cells, merge_notes = sort_cells(table, chosen, duplicates)
+        indptr = np.zeros(len(table.users) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(cells.user_codes, minlength=len(table.users)), out=indptr[1:])
+        return cls(
+            indptr=indptr,
+            items=cells.item_codes.astype(np.int32),
+            ratings=cells.ratings.astype(np.float32),
+            users=table.users,
+            catalogue=table.items,
+            scale=chosen,
+            timestamps=cells.timestamps,
+            user_features=table.user_features,
+            item_features=table.item_features,
+            notes=(*table.notes, scale_note, *merge_notes),
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        users: Any,
+        items: Any,
+        ratings: Any,
+        *,
+        scale: RatingScale | str | None = None,
+        duplicates: Duplicates = "error",
+        timestamps: Any = None,
+        user_ids: Any = None,
+        catalogue: Any = None,
+    ) -> Self:
+        """Return the log of parallel arrays of ids and ratings.
+
+        Parameters
+        ----------
+        users, items : arrays of whole numbers or of text, (n,)
+            Original ids, not indices.
+        ratings : array, (n,)
+            In rating points.
+        scale : RatingScale or str, optional
+            What a rating can be, for example ``"1,5"``; inferred, and noted, when not given.
+        duplicates : {"error", "last", "mean"}
+            What to do where a (user, item) pair occurs twice; ``last`` goes by timestamp if there is one.
+        timestamps : array, (n,), optional
+        user_ids, catalogue : ids or Vocabulary, optional
+            All users and all items, where some may have no rating. Giving one also allows it to have a single
+            entry, as for one new user.
+
+        Raises
+        ------
+        DataError
+            If an id or rating is not what it should be, with its position, or there are too few.
+        """
+        table = RatingTable.from_arrays(
+            users, items, ratings, timestamps, user_ids=user_ids, catalogue=catalogue
+        )
+        table.check_size(users_given=user_ids is not None, items_given=catalogue is not None)
+        return cls.from_table(table, scale=scale, duplicates=duplicates)
+
+    @classmethod
+    def from_pandas(
+        cls,
+        frame: pd.DataFrame,
+        user: str = "user",
+        item: str = "item",
+        rating: str = "rating",
+        timestamp: str | None = None,
+        *,
+        scale: RatingScale | str | None = None,
+        duplicates: Duplicates = "error",
+        user_ids: Any = None,
+        catalogue: Any = None,
+    ) -> Self:
+        """Return the log of a frame with the named columns; see `from_arrays`.
+
+        ``timestamp`` defaults to the column ``timestamp`` where there is one; dates become seconds since
+        1970.
+        """
+        columns = frames.columns_of(frame, user, item, rating, timestamp)
+        log = cls.from_arrays(
+            columns.users,
+            columns.items,
+            columns.ratings,
+            timestamps=columns.timestamps,
+            scale=scale,
+            duplicates=duplicates,
+            user_ids=user_ids,
+            catalogue=catalogue,
+        )
+        return replace(log, notes=(*columns.notes, *log.notes))
+
+    @classmethod
+    def from_scipy(
+        cls,
+        matrix: Any,
+        *,
+        scale: RatingScale | str | None = None,
+        duplicates: Duplicates = "error",
+        user_ids: Any = None,
+        catalogue: Any = None,
+    ) -> Self:
+        """Return the log of a scipy sparse matrix, users by items; ids are row and column numbers unless
+        given.
+
+        ``user_ids`` and ``catalogue`` must be in the order of the rows and columns. A stored zero is a rating
+        of 0, so it is refused unless the scale has a 0.
+        """
+        table = frames.table_of_matrix(matrix, user_ids, catalogue, scale)
+        table.check_size(users_given=True, items_given=True)
+        return cls.from_table(table, scale=scale, duplicates=duplicates)
