@@ -123,7 +123,7 @@ def kind_of_text(ids: NDArray[np.object_]) -> tuple[IdKind | None, str, str]:
         An id that is a whole number and one that is not (empty where there is none).
     """
     column = pd.Series(ids, dtype=object).str
-    written_whole = column.fullmatch(r"0|-?[1-9][0-9]*").to_numpy(dtype=bool)
+    written_whole = column.fullmatch(r"0|-?[1-9][0-9]*").to_numpy(dtype=bool, copy=True)
     # 19 digits may pass the largest int64; only those few are compared as Python integers.
     long = np.flatnonzero(written_whole & (column.len().to_numpy() >= len(str(np.iinfo(np.int64).max))))
     limits = np.iinfo(np.int64)

@@ -1,16 +1,20 @@
 """The rating log, and the ways to build one."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 
 from mnar_recsys.data import frames
+from mnar_recsys.data.delimited import IdKinds
 from mnar_recsys.data.duplicates import Duplicates, sort_cells
+from mnar_recsys.data.layouts import Layout, read_layout
 from mnar_recsys.data.matrix import RatingMatrix
 from mnar_recsys.data.scale import RatingScale
 from mnar_recsys.data.table import RatingTable
+from mnar_recsys.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,12 +130,73 @@ class RatingLog(RatingMatrix):
         user_ids: Any = None,
         catalogue: Any = None,
     ) -> Self:
-        """Return the log of a scipy sparse matrix, users by items; ids are row and column numbers unless
-        given.
+        """Return the log of a scipy sparse matrix, users by items.
 
-        ``user_ids`` and ``catalogue`` must be in the order of the rows and columns. A stored zero is a rating
-        of 0, so it is refused unless the scale has a 0.
+        Ids are row and column numbers, or ``user_ids`` and ``catalogue``, which must be in the order of the
+        rows and columns. A stored zero is a rating of 0, so it is refused unless the scale has a 0.
         """
         table = frames.table_of_matrix(matrix, user_ids, catalogue, scale)
         table.check_size(users_given=True, items_given=True)
         return cls.from_table(table, scale=scale, duplicates=duplicates)
+
+    @classmethod
+    def read(
+        cls,
+        path: str | Path,
+        *,
+        layout: Layout = "auto",
+        scale: RatingScale | str | None = None,
+        duplicates: Duplicates = "error",
+        columns: tuple[str, ...] | None = None,
+        ids: Literal["auto", "text"] = "auto",
+        like: RatingMatrix | None = None,
+    ) -> Self:
+        """Return the log in a file of any known layout.
+
+        Parameters
+        ----------
+        path : str or Path
+            CSV or TSV (also with ``;`` or ``|``, also ``.gz``), Parquet, RecBole ``.inter``, or a file of
+            Yahoo! R3, Coat, KuaiRec or MovieLens as published.
+        layout : str
+            ``auto`` goes by the file's name, then by its header; `notes` says which it was.
+        scale : RatingScale or str, optional
+            What a rating can be, for example ``"1,5"``; else the layout's own, else inferred.
+        duplicates : {"error", "last", "mean"}
+            What to do where a (user, item) pair occurs twice; ``last`` goes by timestamp if there is one.
+        columns : three or four names, optional
+            The user, item and rating columns, and perhaps the timestamp's.
+        ids : {"auto", "text"}
+            In text files ids are whole numbers where all are written as such; ``text`` reads all ids as text.
+        like : RatingLog, optional
+            Another log, such as the training log of a test file: ids are read as its are, and its scale is
+            used.
+
+        Raises
+        ------
+        DataError
+            With the file, the line, the column, what was found, what was expected, and the remedy.
+        """
+        if ids not in ("auto", "text"):
+            raise ConfigError(f"ids must be auto or text; found {ids!r}")
+        kinds = IdKinds("text", "text") if ids == "text" else IdKinds()
+        if like is not None:
+            kinds = IdKinds(like.users.kind, like.catalogue.kind)
+            scale = like.scale if scale is None else scale
+        table = read_layout(path, layout, columns, kinds)
+        return cls.from_table(table, scale=scale, duplicates=duplicates)
+
+    @classmethod
+    def read_csv(cls, path: str | Path, columns: tuple[str, ...] | None = None, **options: Any) -> Self:
+        """Return the log in delimited text with the columns user, item, rating or those named; see `read`."""
+        return cls.read(path, layout="csv", columns=columns, **options)
+
+    @classmethod
+    def read_parquet(cls, path: str | Path, columns: tuple[str, ...] | None = None, **options: Any) -> Self:
+        """Return the log in a Parquet file with the columns user, item, rating or those named; see `read`."""
+        return cls.read(path, layout="parquet", columns=columns, **options)
+
+    @classmethod
+    def read_inter(cls, path: str | Path, columns: tuple[str, ...] | None = None, **options: Any) -> Self:
+        """Return the log in a RecBole ``.inter`` file with user_id, item_id and rating; see `read`."""
+        return cls.read(path, layout="recbole", columns=columns, **options)

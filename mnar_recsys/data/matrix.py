@@ -196,14 +196,11 @@ class RatingMatrix:
         )
 
     def with_catalogue(self, item_ids: Any) -> Self:
-        """Return the log with more items in its catalogue, none of them rated; known ones are left as they
-        are.
-        """
+        """Return the log with more items in its catalogue, unrated; known ones stay as they are."""
         return self.reindex(self.users, self.catalogue.union(Vocabulary.from_ids(item_ids, "item")))
 
     def reindex(self, users: Vocabulary, catalogue: Vocabulary) -> Self:
-        """Return the same ratings under other vocabularies, which must hold every user and item that has a
-        rating.
+        """Return the same ratings under other vocabularies, which must hold all users and items with ratings.
 
         Users and items that are new get zeros for features, and a note says so.
 

@@ -72,9 +72,7 @@ class Split:
 
     @cached_property
     def unseen(self) -> NDArray[np.bool_]:
-        """Where a cell of ``mcar_test`` has no self-selected rating in ``mnar_train`` or ``mnar_valid``,
-        (n_test,).
-        """
+        """Where a test cell has no rating by choice in ``mnar_train`` or ``mnar_valid``, (n_test,)."""
         if self.mcar_test is None:
             raise DataError("unseen cells need mcar_test; this split has none")
         seen = self.mnar_train.cells
@@ -86,9 +84,7 @@ class Split:
 
     @property
     def n_seen(self) -> int:
-        """How many test cells were also rated by choice: to score them is to score a rating the model was
-        given.
-        """
+        """How many test cells were also rated by choice: scoring them scores ratings the model was given."""
         return int((~self.unseen).sum())
 
     @property

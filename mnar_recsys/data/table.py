@@ -61,9 +61,7 @@ class RatingTable:
         user_ids: Any = None,
         catalogue: Any = None,
     ) -> "RatingTable":
-        """Check and encode parallel arrays; ``user_ids`` and ``catalogue`` give the whole vocabularies, if
-        known.
-        """
+        """Check and encode parallel arrays; ``user_ids`` and ``catalogue`` are the whole vocabularies."""
         values = as_finite("ratings", ratings)
         times = None if timestamps is None else as_finite("timestamps", timestamps)
         user_vocabulary, user_codes = _encode(users, "user", user_ids)
@@ -82,13 +80,16 @@ class RatingTable:
             timestamps=None if self.timestamps is None else self.timestamps[rows],
         )
 
+    def with_notes(self, notes: tuple[str, ...]) -> "RatingTable":
+        """Return the table with other notes."""
+        return replace(self, notes=notes)
+
     def with_ratings(self, ratings: NDArray[np.float64]) -> "RatingTable":
         """Return the table with other ratings for the same rows."""
         return replace(self, ratings=ratings)
 
     def check_size(self, *, users_given: bool = False, items_given: bool = False) -> None:
-        """Raise DataError unless there are a rating, two users and two items: with fewer there is no
-        selection.
+        """Raise DataError unless there are a rating, two users and two items: fewer show no selection.
 
         Where the caller gave all users or all items, a single one of them is meant.
         """
