@@ -1,0 +1,1 @@
+"""Metrics with intervals, calibration, and the report of a run."""

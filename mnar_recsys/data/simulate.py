@@ -97,7 +97,7 @@ class Truth:
         return self.block(0, self.design.n_users)[0]
 
     def level_probabilities(
-        self, users: NDArray[np.integer], items: NDArray[np.integer]
+        self, users: NDArray[np.generic], items: NDArray[np.generic]
     ) -> NDArray[np.float64]:
         """Return P(rating = level | true factors) of pairs of ids, (n, R): the best any model could say."""
         rows, columns = self._positions("user", users), self._positions("item", items)
@@ -108,11 +108,11 @@ class Truth:
         below = ndtr((design.thresholds - known[:, None]) / np.sqrt(design.preset.noise_share))
         return np.asarray(np.diff(below, prepend=0.0, append=1.0, axis=1))
 
-    def expected_rating(self, users: NDArray[np.integer], items: NDArray[np.integer]) -> NDArray[np.float64]:
+    def expected_rating(self, users: NDArray[np.generic], items: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return E[rating | true factors] of pairs of ids, (n,), in rating points."""
         return np.asarray(self.level_probabilities(users, items) @ self.design.preset.levels)
 
-    def _positions(self, kind: str, ids: NDArray[np.integer]) -> NDArray[np.int64]:
+    def _positions(self, kind: str, ids: NDArray[np.generic]) -> NDArray[np.int64]:
         total = self.design.n_users if kind == "user" else self.design.n_items
         positions = np.asarray(ids, dtype=np.int64) - 1
         if ((positions < 0) | (positions >= total)).any():
