@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from mnar_recsys.data.frames import seconds
 from mnar_recsys.data.ids import IdKind, kind_of_text
 from mnar_recsys.data.scale import RatingScale
 from mnar_recsys.data.table import RatingTable
@@ -211,31 +212,32 @@ class _Reader:
             remedy = "If all are meant as text, say ids='text' (--ids text)"
         return DataError(f"{self.place(row, position)}: found the id {other!r}, {what}. {remedy}")
 
-    def numbers(self, column: "pa.ChunkedArray", position: int) -> NDArray[np.float64]:
+    def numbers(
+        self, column: "pa.ChunkedArray", position: int, expected: str = "a finite number"
+    ) -> NDArray[np.float64]:
         """Return a column of finite numbers."""
         try:
             values = pc.cast(column, pa.float64()).to_numpy()
         except pa.ArrowInvalid:
-            values = self._parse_numbers(column, position)
+            values = self._parse_numbers(column, position, expected)
         if not np.isfinite(values).all():
-            raise self._not_a_number(column, int(np.argmax(~np.isfinite(values))), position)
+            raise self._not_a_number(column, int(np.argmax(~np.isfinite(values))), position, expected)
         return np.asarray(values, dtype=np.float64)
 
-    def _parse_numbers(self, column: "pa.ChunkedArray", position: int) -> NDArray[np.float64]:
+    def _parse_numbers(self, column: "pa.ChunkedArray", position: int, expected: str) -> NDArray[np.float64]:
         """Parse what Arrow refuses, spaces and plus signs; name the first cell that is no number."""
         distinct, codes, _ = _distinct_cells(column)
         parsed = [float(cell) if _NUMBER.fullmatch(cell) else np.nan for cell in distinct]
         values = np.asarray(parsed, dtype=np.float64)[codes]
         if np.isnan(values).any():
-            raise self._not_a_number(column, int(np.argmax(np.isnan(values))), position)
+            raise self._not_a_number(column, int(np.argmax(np.isnan(values))), position, expected)
         return values
 
-    def _not_a_number(self, column: "pa.ChunkedArray", row: int, position: int) -> DataError:
+    def _not_a_number(self, column: "pa.ChunkedArray", row: int, position: int, expected: str) -> DataError:
         cell = column[row].as_py()
         found = repr(cell[:40]) if cell.strip() else "an empty cell"
         return DataError(
-            f"{self.place(row, position)}: found {found}, expected a finite number. Correct or remove that"
-            " row"
+            f"{self.place(row, position)}: found {found}, expected {expected}. Correct or remove that row"
         )
 
     def times(
@@ -248,14 +250,24 @@ class _Reader:
         if n_empty:
             name = self.text_format.names[position]
             return None, (f"column {name} ignored: it is empty in {n_empty} of {len(column)} rows",)
+        if _NUMBER.fullmatch(column[0].as_py().strip()):
+            return self.numbers(column, position, _TIME), ()
+        return self._dates(column, position), ()
+
+    def _dates(self, column: "pa.ChunkedArray", position: int) -> NDArray[np.float64]:
         for date in (pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
             try:
-                return pc.cast(pc.cast(column, date), pa.int64()).to_numpy() / 1e6, ()
+                return np.asarray(pc.cast(pc.cast(column, date), pa.int64()).to_numpy() / 1e6)
             except pa.ArrowInvalid:
                 continue
-        return self.numbers(column, position), ()
+        # Slower and more patient: takes a mixture of forms and names the first cell that is no date.
+        dates = pd.to_datetime(pd.Series(column.to_pylist()), format="ISO8601", utc=True, errors="coerce")
+        if bool(dates.isna().any()):
+            raise self._not_a_number(column, int(np.argmax(dates.isna().to_numpy())), position, _TIME)
+        return seconds(dates, self.text_format.names[position])
 
 
+_TIME = "a number or an ISO date such as 2024-05-31 12:00:00"
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 

@@ -61,7 +61,7 @@ def _columns_missing(path: Path, line: int, found: tuple[str, ...], columns: tup
             f"{path}, line {line}: found the data {', '.join(found)}, expected a header."
             f" Write {','.join(columns[:3])} (in the order of the columns) as the first line"
         )
-    missing = [name for name in columns if name not in found]
+    missing = [name for name in columns if name not in {_bare(other, columns) for other in found}]
     return DataError(
         f"{path}, line {line}: column {', '.join(missing)} missing; found the columns"
         f" {', '.join(found)[:300]}."

@@ -101,9 +101,8 @@ class RatingTable:
         ):
             if len(vocabulary) < 2 and not is_given:
                 raise DataError(
-                    f"{self.source}all ratings are of one {label}, {vocabulary.ids[0]!r}; at least two"
-                    f" {label}s are needed."
-                    f" Check that the {label} column is the right one"
+                    f"{self.source}all ratings are of one {label}, {vocabulary.ids.tolist()[0]!r};"
+                    f" at least two {label}s are needed. Check that the {label} column is the right one"
                 )
 
     def resolve_scale(self, scale: RatingScale | str | None) -> tuple[RatingScale, str]:

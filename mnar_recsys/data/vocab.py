@@ -123,8 +123,8 @@ class Vocabulary:
         expected = "text" if self.is_text else "whole numbers"
         remedy = "convert them with str()" if self.is_text else "convert them with int()"
         raise DataError(
-            f"{self.label} ids must be {expected}, such as {self.ids[0]!r}; found {found}, such as"
-            f" {wanted[0]!r}."
+            f"{self.label} ids must be {expected}, such as {self.ids.tolist()[0]!r}; found {found}, such as"
+            f" {wanted.tolist()[0]!r}."
             f" They would all be unknown: {remedy}"
         )
 
