@@ -1,9 +1,18 @@
 """Rating logs: ids, scales, features, readers and splits. Importing this never loads torch."""
 
+from mnar_recsys.data.feature_files import read_features
 from mnar_recsys.data.features import FeatureTable
 from mnar_recsys.data.log import RatingLog
 from mnar_recsys.data.scale import RatingScale
 from mnar_recsys.data.split import Split, split_ratings
 from mnar_recsys.data.vocab import Vocabulary
 
-__all__ = ["FeatureTable", "RatingLog", "RatingScale", "Split", "Vocabulary", "split_ratings"]
+__all__ = [
+    "FeatureTable",
+    "RatingLog",
+    "RatingScale",
+    "Split",
+    "Vocabulary",
+    "read_features",
+    "split_ratings",
+]

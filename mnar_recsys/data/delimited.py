@@ -62,7 +62,7 @@ def read_delimited(
     DataError
         With the file, the line, the column, what was found and what was expected.
     """
-    reader = _Reader(text_format)
+    reader = TextReader(text_format)
     columns = reader.read_columns([roles.user, roles.item, roles.rating, roles.timestamp])
     users, user_codes, user_notes = reader.ids(columns[roles.user], roles.user, "user", kinds.user)
     items, item_codes, item_notes = reader.ids(columns[roles.item], roles.item, "item", kinds.item)
@@ -85,13 +85,17 @@ def read_delimited(
 
 
 @dataclass(frozen=True)
-class _Reader:
+class TextReader:
+    """Columns of one text file; every refusal names the line and the column."""
+
     text_format: TextFormat
 
     def line(self, row: int) -> str:
+        """Name the file and the line of a row, counted from 0 after the header."""
         return f"{self.text_format.path}, line {line_of_row(self.text_format, row)}"
 
     def place(self, row: int, position: int) -> str:
+        """Name the file, the line and the column of a cell."""
         return f"{self.line(row)}, column {self.text_format.names[position]}"
 
     def read_columns(self, positions: list[int | None]) -> "dict[int | None, pa.ChunkedArray]":
@@ -227,7 +231,7 @@ class _Reader:
     def _parse_numbers(self, column: "pa.ChunkedArray", position: int, expected: str) -> NDArray[np.float64]:
         """Parse what Arrow refuses, spaces and plus signs; name the first cell that is no number."""
         distinct, codes, _ = _distinct_cells(column)
-        parsed = [float(cell) if _NUMBER.fullmatch(cell) else np.nan for cell in distinct]
+        parsed = [float(cell) if NUMBER.fullmatch(cell) else np.nan for cell in distinct]
         values = np.asarray(parsed, dtype=np.float64)[codes]
         if np.isnan(values).any():
             raise self._not_a_number(column, int(np.argmax(np.isnan(values))), position, expected)
@@ -250,7 +254,7 @@ class _Reader:
         if n_empty:
             name = self.text_format.names[position]
             return None, (f"column {name} ignored: it is empty in {n_empty} of {len(column)} rows",)
-        if _NUMBER.fullmatch(column[0].as_py().strip()):
+        if NUMBER.fullmatch(column[0].as_py().strip()):
             return self.numbers(column, position, _TIME), ()
         return self._dates(column, position), ()
 
@@ -268,7 +272,7 @@ class _Reader:
 
 
 _TIME = "a number or an ISO date such as 2024-05-31 12:00:00"
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
 

@@ -53,6 +53,7 @@ def read_layout(
         raise ConfigError(f"layout must be one of {', '.join(get_args(Layout))}; found {layout!r}")
     if columns is not None and (isinstance(columns, str) or len(columns) not in (3, 4)):
         raise ConfigError(f"columns must name user, item, rating and perhaps timestamp; found {columns!r}")
+    columns = None if columns is None else tuple(columns)
     if path.is_dir():
         raise _is_folder(path)
     check_file(path)

@@ -179,6 +179,8 @@ class RatingLog(RatingMatrix):
         """
         if ids not in ("auto", "text"):
             raise ConfigError(f"ids must be auto or text; found {ids!r}")
+        if ids == "text" and like is not None:
+            raise ConfigError("ids and like both say how ids are read; give one of them")
         kinds = IdKinds("text", "text") if ids == "text" else IdKinds()
         if like is not None:
             kinds = IdKinds(like.users.kind, like.catalogue.kind)

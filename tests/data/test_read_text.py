@@ -119,6 +119,8 @@ def test_a_test_file_is_read_like_its_training_log(write):
     assert test.scale == train.scale
     message = refusal(write(HEADER + "12,x,3\n13,y,2\n", "test.csv"), like=train)
     assert message.startswith(", line 2, column item: found the id 'x', expected a whole number")
+    with pytest.raises(ConfigError, match="give one of them"):
+        RatingLog.read_csv(path, like=train, ids="text")
 
 
 @pytest.mark.parametrize(
