@@ -64,9 +64,7 @@ class BiasBaseline:
     def fit(self, log: RatingLog, *, seed: int) -> Self:
         """Choose the shrinkage where it was not given, then solve on all ratings."""
         self.chosen = self._choose(log, seed)
-        self.offsets = solve_offsets(
-            log.rows, log.items, log.ratings, (log.n_users, log.n_items), self.chosen
-        )
+        self.offsets = solve_offsets(log.rows, log.items, log.ratings, (log.n_users, log.n_items), self.chosen)
         self._log = log
         return self
 
@@ -145,9 +143,7 @@ def solve_offsets(
     )
 
 
-def _best_shift(
-    user: NDArray[np.float64], item: NDArray[np.float64], shrinkage: tuple[float, float]
-) -> float:
+def _best_shift(user: NDArray[np.float64], item: NDArray[np.float64], shrinkage: tuple[float, float]) -> float:
     """Return the d that minimises the penalty of user + d and item - d."""
     gain = shrinkage[1] * item.sum() - shrinkage[0] * user.sum()
     return float(gain / (shrinkage[0] * len(user) + shrinkage[1] * len(item)))

@@ -28,8 +28,6 @@ class ConstantBaseline:
     def predict(self, users: NDArray[np.generic], items: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return that mean for each pair, (n,), in rating points."""
         if self.mean is None:
-            raise NotFittedError(
-                "ConstantBaseline must be fitted before it predicts; call fit(log, seed=...)"
-            )
+            raise NotFittedError("ConstantBaseline must be fitted before it predicts; call fit(log, seed=...)")
         check_same_length(users=np.asarray(users), items=np.asarray(items))
         return np.full(len(users), self.mean)

@@ -41,9 +41,7 @@ def interval_probability(
     return np.asarray((table * ((lower <= levels) & (levels <= upper))).sum(axis=1))
 
 
-def randomised_pit(
-    level_index: NDArray[np.integer], probabilities: ArrayLike, *, seed: int = 0
-) -> NDArray[np.float64]:
+def randomised_pit(level_index: NDArray[np.integer], probabilities: ArrayLike, *, seed: int = 0) -> NDArray[np.float64]:
     """Return P(level < true) + v P(level = true) with v uniform on (0, 1), per pair, (n,).
 
     Uniform on (0, 1) exactly when the probabilities are those of the data (Czado, Gneiting and Held,
@@ -71,9 +69,7 @@ def level_frequencies(
     table = check_probabilities(probabilities)
     check_same_length(level_index=level_index, probabilities=table[:, 0])
     counts = np.bincount(level_index, minlength=len(levels))
-    return pd.DataFrame(
-        {"level": levels, "expected": table.mean(axis=0), "observed": counts / len(table), "n": counts}
-    )
+    return pd.DataFrame({"level": levels, "expected": table.mean(axis=0), "observed": counts / len(table), "n": counts})
 
 
 def total_variation(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:

@@ -91,7 +91,6 @@ def check_probabilities(probabilities: ArrayLike) -> NDArray[np.float64]:
     if bad.any():
         place = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"level probabilities must be at least 0 and sum to 1; found {table[place].tolist()} at "
-            f"position {place}"
+            f"level probabilities must be at least 0 and sum to 1; found {table[place].tolist()} at position {place}"
         )
     return np.asarray(table / total[:, None])

@@ -91,9 +91,7 @@ def _level_columns(
     index = test.scale.level_index(test.ratings)
     columns = {
         "log_likelihood": contributions.log_likelihood(index, probabilities),
-        "pit_coverage_90": calibration.pit_covered(
-            calibration.randomised_pit(index, probabilities, seed=seed)
-        ),
+        "pit_coverage_90": calibration.pit_covered(calibration.randomised_pit(index, probabilities, seed=seed)),
     }
     if quantiles is not None:
         expected = calibration.interval_probability(_levels(test), probabilities, *quantiles)
@@ -163,7 +161,5 @@ def _check_levels(test: RatingLog, level_probabilities: ArrayLike) -> NDArray[np
 def _levels(test: RatingLog) -> NDArray[np.float64]:
     levels = test.scale.levels
     if levels is None:
-        raise DataError(
-            f"level probabilities need a test log with rating levels; its scale is {test.scale.describe()}"
-        )
+        raise DataError(f"level probabilities need a test log with rating levels; its scale is {test.scale.describe()}")
     return levels

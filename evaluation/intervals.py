@@ -146,9 +146,7 @@ def user_sums(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return each user's sums of the columns, (U, M), and number of pairs, (U,)."""
     if len(users) != len(table) or not len(table):
-        raise DataError(
-            f"each contribution needs a user, and one is needed; found {len(table)} and {len(users)} users"
-        )
+        raise DataError(f"each contribution needs a user, and one is needed; found {len(table)} and {len(users)} users")
     _, index = np.unique(users, return_inverse=True)
     sums = np.stack([np.bincount(index, weights=column).astype(np.float64) for column in table.T], axis=1)
     return sums, np.asarray(np.bincount(index), dtype=np.float64)

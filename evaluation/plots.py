@@ -140,9 +140,7 @@ def marginals(levels: ArrayLike, shares: Mapping[str, ArrayLike]) -> Figure:
         for number, (name, values) in enumerate(tables.items()):
             place = positions + (number - (len(tables) - 1) / 2) * width
             colour = _COLOURS[number]
-            axes.bar(
-                place, 100 * values, width, label=name, color=colour, edgecolor=_PAPER, hatch=_HATCHES[number]
-            )
+            axes.bar(place, 100 * values, width, label=name, color=colour, edgecolor=_PAPER, hatch=_HATCHES[number])
         axes.set_xticks(positions, [f"{level:g}" for level in x])
         axes.legend()
         parts = [f"{name}: {_in_words(x, 100 * values, '%')}" for name, values in tables.items()]
@@ -217,9 +215,7 @@ def _line(
     marked: bool = True,
 ) -> None:
     style, marker = _DASHES[number], _MARKERS[number] if marked else ""
-    axes.plot(
-        x, y, color=_COLOURS[number], linestyle=style, marker=marker, markersize=5, linewidth=1.8, label=label
-    )
+    axes.plot(x, y, color=_COLOURS[number], linestyle=style, marker=marker, markersize=5, linewidth=1.8, label=label)
 
 
 def _without_start(curves: list[NDArray[np.float64]]) -> tuple[float, float]:

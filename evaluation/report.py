@@ -121,9 +121,7 @@ def _section_html(section: Section) -> str:
 
 def _paragraphs(text: str, css_class: str = "") -> str:
     opening = f'<p class="{css_class}">' if css_class else "<p>"
-    return "\n".join(
-        f"{opening}{escape(part.strip())}</p>" for part in re.split(r"\n\s*\n", text) if part.strip()
-    )
+    return "\n".join(f"{opening}{escape(part.strip())}</p>" for part in re.split(r"\n\s*\n", text) if part.strip())
 
 
 def _figure_html(figure: Figure) -> str:
@@ -141,8 +139,7 @@ def _table_html(table: pd.DataFrame, label: str) -> str:
     numeric = numeric or [False] * table.shape[1]
     classes = [' class="number"' if is_number else "" for is_number in numeric]
     head = "".join(
-        f'<th scope="col"{css}>{escape(str(name))}</th>'
-        for css, name in zip(classes, table.columns, strict=True)
+        f'<th scope="col"{css}>{escape(str(name))}</th>' for css, name in zip(classes, table.columns, strict=True)
     )
     body = "\n".join(
         "<tr>"

@@ -41,7 +41,9 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~mask)
         os.replace(temporary, target)
     except OSError as error:
-        raise DataError(f"{target}: writing failed ({error.strerror or error}); the old file, if any, is intact") from error
+        raise DataError(
+            f"{target}: writing failed ({error.strerror or error}); the old file, if any, is intact"
+        ) from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

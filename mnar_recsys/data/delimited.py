@@ -157,8 +157,7 @@ class TextReader:
             remedy = "Complete or remove that row"
         cells = "cell" if n_found == 1 else "cells"
         return DataError(
-            f"{self.text_format.path}, line {line}: found {n_found} {cells}, expected {expected}"
-            f" ({names!r}). {remedy}"
+            f"{self.text_format.path}, line {line}: found {n_found} {cells}, expected {expected} ({names!r}). {remedy}"
         )
 
     def _is_last(self, line: int) -> bool:
@@ -183,12 +182,8 @@ class TextReader:
         vocabulary, indices = Vocabulary.from_distinct(ids, codes, label)
         return vocabulary, indices, notes
 
-    def _check_cells(
-        self, distinct: NDArray[np.object_], codes: NDArray[np.int64], position: int, label: str
-    ) -> None:
-        faults = np.fromiter(
-            (not cell or bool(_CONTROL.search(cell)) for cell in distinct), bool, len(distinct)
-        )
+    def _check_cells(self, distinct: NDArray[np.object_], codes: NDArray[np.int64], position: int, label: str) -> None:
+        faults = np.fromiter((not cell or bool(_CONTROL.search(cell)) for cell in distinct), bool, len(distinct))
         if not faults.any():
             return
         row = int(np.argmax(faults[codes]))
@@ -240,9 +235,7 @@ class TextReader:
     def _not_a_number(self, column: "pa.ChunkedArray", row: int, position: int, expected: str) -> DataError:
         cell = column[row].as_py()
         found = repr(cell[:40]) if cell.strip() else "an empty cell"
-        return DataError(
-            f"{self.place(row, position)}: found {found}, expected {expected}. Correct or remove that row"
-        )
+        return DataError(f"{self.place(row, position)}: found {found}, expected {expected}. Correct or remove that row")
 
     def times(
         self, column: "pa.ChunkedArray | None", position: int | None

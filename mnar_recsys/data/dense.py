@@ -62,12 +62,8 @@ def read_matrix(path: Path) -> NDArray[np.float64]:
     for line, text in enumerate(lines, 1):
         cells = text.split()
         if rows and len(cells) != len(rows[0]):
-            truncated = (
-                " The file seems truncated: copy it again" if line == len(lines) else " Repair that line"
-            )
-            raise DataError(
-                f"{path}, line {line}: found {len(cells)} entries, expected {len(rows[0])}.{truncated}"
-            )
+            truncated = " The file seems truncated: copy it again" if line == len(lines) else " Repair that line"
+            raise DataError(f"{path}, line {line}: found {len(cells)} entries, expected {len(rows[0])}.{truncated}")
         rows.append(_numbers(path, line, cells))
     return np.stack(rows)
 
@@ -79,9 +75,7 @@ def _numbers(path: Path, line: int, cells: list[str]) -> NDArray[np.float64]:
         values = np.asarray([_number_or_nan(cell) for cell in cells])
     if not np.isfinite(values).all():
         entry = int(np.argmax(~np.isfinite(values)))
-        raise DataError(
-            f"{path}, line {line}, entry {entry + 1}: found {cells[entry]!r}, expected a finite number"
-        )
+        raise DataError(f"{path}, line {line}, entry {entry + 1}: found {cells[entry]!r}, expected a finite number")
     return values
 
 

@@ -12,9 +12,7 @@ from mnar_recsys.errors import ConfigError, DataError
 Duplicates = Literal["error", "last", "mean"]
 
 
-def sort_cells(
-    table: RatingTable, scale: RatingScale, duplicates: Duplicates
-) -> tuple[RatingTable, tuple[str, ...]]:
+def sort_cells(table: RatingTable, scale: RatingScale, duplicates: Duplicates) -> tuple[RatingTable, tuple[str, ...]]:
     """Return the table sorted by user, then item, with each pair once, and notes on what was merged.
 
     Parameters
@@ -64,9 +62,7 @@ def _group_means(values: NDArray[np.float64], is_last: NDArray[np.bool_]) -> NDA
     return means
 
 
-def _duplicates_error(
-    table: RatingTable, order: NDArray[np.int64], is_repeat: NDArray[np.bool_]
-) -> DataError:
+def _duplicates_error(table: RatingTable, order: NDArray[np.int64], is_repeat: NDArray[np.bool_]) -> DataError:
     repeats = np.flatnonzero(is_repeat)
     # The first in the source, not the first in the sorted order: that is where the user starts looking.
     first = repeats[np.argmin(order[repeats + 1])]

@@ -51,10 +51,7 @@ def read_features(path: str | Path, vocabulary: Vocabulary, id_column: str) -> F
     rows = np.full(len(found), -1, dtype=np.int64)
     rows[codes] = np.arange(len(codes))
     parts = [
-        part
-        for other in range(len(names))
-        if other != position
-        for part in _encode(reader, columns[other], other)
+        part for other in range(len(names)) if other != position for part in _encode(reader, columns[other], other)
     ]
     table = FeatureTable(tuple(name for name, _ in parts), np.stack([values for _, values in parts], axis=1))
     places = found.index(vocabulary.ids)
@@ -84,9 +81,7 @@ def _refuse_repeats(reader: TextReader, found: Vocabulary, codes: NDArray[np.int
         )
 
 
-def _encode(
-    reader: TextReader, column: "pa.ChunkedArray", position: int
-) -> Iterator[tuple[str, NDArray[Any]]]:
+def _encode(reader: TextReader, column: "pa.ChunkedArray", position: int) -> Iterator[tuple[str, NDArray[Any]]]:
     name = reader.text_format.names[position]
     distinct = pc.unique(column).to_pylist()
     if any(not cell.strip() or NUMBER.fullmatch(cell.strip()) for cell in distinct):
@@ -106,8 +101,6 @@ def _mark_missing(table: FeatureTable, is_known: NDArray[np.bool_]) -> FeatureTa
     if is_known.all():
         return table
     if HAS_FEATURES in table.names:
-        raise DataError(
-            f"some ids have no features, and {HAS_FEATURES} is taken by a column. Rename that column"
-        )
+        raise DataError(f"some ids have no features, and {HAS_FEATURES} is taken by a column. Rename that column")
     values = np.column_stack([table.values, is_known.astype(np.float32)])
     return FeatureTable((*table.names, HAS_FEATURES), values)

@@ -28,9 +28,7 @@ class FeatureTable:
     def __post_init__(self) -> None:
         values = np.asarray(self.values)
         if values.ndim != 2 or values.shape[1] != len(self.names):
-            raise DataError(
-                f"features must have one column for each of {len(self.names)} names; found {values.shape}"
-            )
+            raise DataError(f"features must have one column for each of {len(self.names)} names; found {values.shape}")
         if len(set(self.names)) != len(self.names):
             repeated = next(name for name in self.names if self.names.count(name) > 1)
             raise DataError(f"feature names must be unique; found {repeated!r} more than once. Rename one")

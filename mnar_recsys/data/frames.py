@@ -52,9 +52,7 @@ def columns_of(frame: pd.DataFrame, user: str, item: str, rating: str, timestamp
 
 def _numbers(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
     if not pd.api.types.is_numeric_dtype(column.dtype):
-        raise DataError(
-            f"column {name!r} must hold numbers; found {column.dtype}. Convert it with pandas.to_numeric"
-        )
+        raise DataError(f"column {name!r} must hold numbers; found {column.dtype}. Convert it with pandas.to_numeric")
     return as_finite(f"column {name!r}", column.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
@@ -64,16 +62,12 @@ def seconds(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
         return _numbers(column, name)
     if bool(column.isna().any()):
         place = array_position(int(np.argmax(column.isna().to_numpy())))
-        raise DataError(
-            f"column {name!r} must hold dates; found an empty one at {place}. Remove or repair that row"
-        )
+        raise DataError(f"column {name!r} must hold dates; found an empty one at {place}. Remove or repair that row")
     dates = column.dt.tz_convert(None) if isinstance(column.dtype, pd.DatetimeTZDtype) else column
     return dates.to_numpy().astype("datetime64[us]").astype(np.int64) / 1e6
 
 
-def table_of_matrix(
-    matrix: Any, user_ids: Any, catalogue: Any, scale: RatingScale | str | None
-) -> RatingTable:
+def table_of_matrix(matrix: Any, user_ids: Any, catalogue: Any, scale: RatingScale | str | None) -> RatingTable:
     """Return the stored entries of a sparse matrix, (N, P); ids are row and column numbers unless given.
 
     Raises
@@ -90,19 +84,14 @@ def table_of_matrix(
     ratings = as_finite("the matrix", entries.data)
     if (ratings == 0).any():
         _check_stored_zeros(ratings, scale)
-    return RatingTable(
-        users, items, user_codes, item_codes, ratings, place=_entry_place(user_codes, item_codes)
-    )
+    return RatingTable(users, items, user_codes, item_codes, ratings, place=_entry_place(user_codes, item_codes))
 
 
 def _axis(ids: Any, length: int, label: str, codes: NDArray[Any]) -> tuple[Vocabulary, NDArray[np.int64]]:
-    vocabulary, order = Vocabulary.encode(
-        np.arange(length) if ids is None else getattr(ids, "ids", ids), label
-    )
+    vocabulary, order = Vocabulary.encode(np.arange(length) if ids is None else getattr(ids, "ids", ids), label)
     if len(order) != length or len(vocabulary) != length:
         raise DataError(
-            f"the matrix needs {length} distinct {label} ids; found {len(order)}, {len(vocabulary)} of them"
-            " distinct"
+            f"the matrix needs {length} distinct {label} ids; found {len(order)}, {len(vocabulary)} of them distinct"
         )
     return vocabulary, order[codes]
 

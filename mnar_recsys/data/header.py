@@ -26,9 +26,7 @@ def read_header(
         If the header lacks a column or has it twice, listing what it has.
     """
     line, text = first_line(path)
-    choices = [
-        tuple(name.strip() for name in cut(text, separator, quoted=quoted)) for separator in separators
-    ]
+    choices = [tuple(name.strip() for name in cut(text, separator, quoted=quoted)) for separator in separators]
     bare = [tuple(_bare(name, columns) for name in names) for names in choices]
     fitting = [place for place, names in enumerate(bare) if set(columns) <= set(names)]
     if not fitting:

@@ -49,8 +49,7 @@ def as_id_array(values: Any, label: str, place: Place = array_position) -> IdArr
         return _from_objects(array.astype(object), label, place)
     remedy = f"Convert them first, for example {label}s.astype('int64') or {label}s.astype(str)"
     raise DataError(
-        f"{label} ids must be whole numbers or text; found {array.dtype} ({array[0]!s} at {place(0)})."
-        f" {remedy}"
+        f"{label} ids must be whole numbers or text; found {array.dtype} ({array[0]!s} at {place(0)}). {remedy}"
     )
 
 
@@ -70,9 +69,7 @@ def _as_int64(array: NDArray[Any], label: str, place: Place) -> NDArray[np.int64
     too_large = array > np.iinfo(np.int64).max if array.dtype.kind == "u" else np.zeros(1, dtype=bool)
     if too_large.any():
         row = int(np.argmax(too_large))
-        raise DataError(
-            f"{place(row)}: {label} id {array[row]} does not fit 64 bits; pass the {label} ids as text"
-        )
+        raise DataError(f"{place(row)}: {label} id {array[row]} does not fit 64 bits; pass the {label} ids as text")
     return array.astype(np.int64)
 
 
@@ -81,8 +78,7 @@ def _from_objects(array: NDArray[np.object_], label: str, place: Place) -> IdArr
     if missing.any():
         row = int(np.argmax(missing))
         raise DataError(
-            f"{place(row)}: the {label} id is empty; expected a whole number or text. Remove or repair that"
-            " row"
+            f"{place(row)}: the {label} id is empty; expected a whole number or text. Remove or repair that row"
         )
     kind = pd.api.types.infer_dtype(array, skipna=False)
     if kind == "string":
@@ -95,9 +91,7 @@ def _from_objects(array: NDArray[np.object_], label: str, place: Place) -> IdArr
     is_text = np.fromiter((isinstance(entry, str) for entry in array), dtype=bool, count=array.size)
     row = int(np.argmax(is_text != is_text[0])) if is_text.any() else 0
     if kind in ("floating", "mixed-integer-float", "boolean"):
-        row = next(
-            row for row, entry in enumerate(array) if isinstance(entry, float | np.floating | bool | np.bool_)
-        )
+        row = next(row for row, entry in enumerate(array) if isinstance(entry, float | np.floating | bool | np.bool_))
     raise DataError(
         f"{label} ids must be all whole numbers or all text; found {_show(array[0])} at {place(0)}"
         + (f" and {_show(array[row])} at {place(row)}" if row else "")

@@ -36,9 +36,7 @@ _COLUMNS: dict[Layout, tuple[str, ...]] = {
 _MOVIELENS_NAMES = ("user", "item", "rating", "timestamp")
 
 
-def read_layout(
-    path: str | Path, layout: Layout, columns: tuple[str, ...] | None, kinds: IdKinds
-) -> RatingTable:
+def read_layout(path: str | Path, layout: Layout, columns: tuple[str, ...] | None, kinds: IdKinds) -> RatingTable:
     """Read a rating file; ``auto`` goes by its name, then by its header, and notes which it is.
 
     Raises
@@ -82,9 +80,7 @@ def _read(path: Path, layout: Layout, columns: tuple[str, ...] | None, kinds: Id
     if layout == "coat":
         _refuse_columns(path, layout, columns)
         if "text" in (kinds.user, kinds.item):
-            raise DataError(
-                f"{path}: the ids of this layout are line and entry numbers; they cannot be read as text"
-            )
+            raise DataError(f"{path}: the ids of this layout are line and entry numbers; they cannot be read as text")
         return read_dense(path)
     if layout == "parquet":
         return read_parquet(path, columns or _COLUMNS["parquet"], kinds)
@@ -105,9 +101,7 @@ def _read(path: Path, layout: Layout, columns: tuple[str, ...] | None, kinds: Id
 
 def _refuse_columns(path: Path, layout: Layout, columns: tuple[str, ...] | None) -> None:
     if columns is not None:
-        raise ConfigError(
-            f"{path}: layout {layout} has no column names; leave columns out, or say layout='csv'"
-        )
+        raise ConfigError(f"{path}: layout {layout} has no column names; leave columns out, or say layout='csv'")
 
 
 def _movielens_separator(path: Path) -> str | None:

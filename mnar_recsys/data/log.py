@@ -82,9 +82,7 @@ class RatingLog(RatingMatrix):
         DataError
             If an id or rating is not what it should be, with its position, or there are too few.
         """
-        table = RatingTable.from_arrays(
-            users, items, ratings, timestamps, user_ids=user_ids, catalogue=catalogue
-        )
+        table = RatingTable.from_arrays(users, items, ratings, timestamps, user_ids=user_ids, catalogue=catalogue)
         table.check_size(users_given=user_ids is not None, items_given=catalogue is not None)
         return cls.from_table(table, scale=scale, duplicates=duplicates)
 

@@ -69,18 +69,14 @@ class RatingMatrix:
         n_ratings = len(self.ratings)
         if len(self.indptr) != len(self.users) + 1 or self.indptr[0] != 0 or self.indptr[-1] != n_ratings:
             raise DataError(f"indptr must have {len(self.users) + 1} entries from 0 to {n_ratings}")
-        if len(self.items) != n_ratings or (
-            self.timestamps is not None and len(self.timestamps) != n_ratings
-        ):
+        if len(self.items) != n_ratings or (self.timestamps is not None and len(self.timestamps) != n_ratings):
             raise DataError(f"items and timestamps must have one entry for each of {n_ratings} ratings")
         if n_ratings and (self.items.min() < 0 or self.items.max() >= len(self.catalogue)):
             raise DataError(f"items must be from 0 to {len(self.catalogue) - 1}")
         rises = np.diff(self.items) > 0
         rises[self.indptr[1:-1][(self.indptr[1:-1] > 0) & (self.indptr[1:-1] < n_ratings)] - 1] = True
         if (np.diff(self.indptr) < 0).any() or not rises.all():
-            raise DataError(
-                "each user's items must be rising, without repeats; use RatingLog.from_arrays to sort them"
-            )
+            raise DataError("each user's items must be rising, without repeats; use RatingLog.from_arrays to sort them")
 
     def _check_features(self) -> None:
         for label, table, count in (
@@ -124,11 +120,7 @@ class RatingMatrix:
     @property
     def values(self) -> NDArray[np.float64]:
         """The ratings as float64, (n,): exact levels where the scale has them (a float32 0.1 is not 0.1)."""
-        return (
-            self.ratings.astype(np.float64)
-            if self.scale.step is None
-            else self.scale.nearest_level(self.ratings)
-        )
+        return self.ratings.astype(np.float64) if self.scale.step is None else self.scale.nearest_level(self.ratings)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the columns user, item, rating and, where known, timestamp, sorted by user, then item."""
@@ -219,9 +211,7 @@ class RatingMatrix:
         ):
             if (codes < 0).any():
                 lost = old.ids[indices[int(np.argmax(codes < 0))]]
-                raise DataError(
-                    f"{label} {lost} has ratings but is not in the new {label} ids; add it to them"
-                )
+                raise DataError(f"{label} {lost} has ratings but is not in the new {label} ids; add it to them")
         # Both vocabularies are sorted, so the order of users, and of items within a user, does not change.
         counts = np.bincount(user_codes, minlength=len(users))
         user_features, user_notes = _realign("user", self.user_features, self.users, users)

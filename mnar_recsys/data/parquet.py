@@ -106,17 +106,13 @@ class _Reader:
             return Vocabulary.encode(column.to_numpy(), label, self.row)
         return self._text_ids(column, name, label)
 
-    def _text_ids(
-        self, column: "pa.ChunkedArray", name: str, label: str
-    ) -> tuple[Vocabulary, NDArray[np.int64]]:
+    def _text_ids(self, column: "pa.ChunkedArray", name: str, label: str) -> tuple[Vocabulary, NDArray[np.int64]]:
         encoded = column.dictionary_encode().unify_dictionaries()
         codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
         distinct: Any = np.asarray(encoded.chunk(0).dictionary.to_pylist(), dtype=object)
         if (distinct == "").any():
             row = int(np.argmax((distinct == "")[codes]))
-            raise DataError(
-                f"{self.row(row)}, column {name}: the {label} id is empty. Complete or remove that row"
-            )
+            raise DataError(f"{self.row(row)}, column {name}: the {label} id is empty. Complete or remove that row")
         return Vocabulary.from_distinct(distinct, codes, label)
 
     def numbers(self, name: str) -> NDArray[np.float64]:

@@ -33,9 +33,7 @@ class RatingScale:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
-            raise ConfigError(
-                f"a rating scale needs low < high, both finite; found low {self.low}, high {self.high}"
-            )
+            raise ConfigError(f"a rating scale needs low < high, both finite; found low {self.low}, high {self.high}")
         if self.step is None:
             return
         n_steps = (self.high - self.low) / self.step if self.step > 0 else 0.0
@@ -137,12 +135,9 @@ class RatingScale:
         """Return the scale that `to_dict` described; raise ConfigError for anything else."""
         numbers = [values.get(name) for name in ("low", "high", "step")]
         if set(values) != {"low", "high", "step"} or not all(
-            number is None or (isinstance(number, int | float) and not isinstance(number, bool))
-            for number in numbers
+            number is None or (isinstance(number, int | float) and not isinstance(number, bool)) for number in numbers
         ):
-            raise ConfigError(
-                f"a rating scale must have the numbers low, high and step; found {dict(values)}"
-            )
+            raise ConfigError(f"a rating scale must have the numbers low, high and step; found {dict(values)}")
         low, high, step = numbers
         if low is None or high is None:
             raise ConfigError(f"a rating scale must have a low and a high end; found {dict(values)}")
@@ -163,9 +158,7 @@ class RatingScale:
         distinct = np.unique(as_finite("ratings", ratings))
         if len(distinct) < 2:
             found = f"only the rating {distinct[0]:g}" if len(distinct) else "no rating"
-            raise DataError(
-                f"the rating scale cannot be inferred from {found}; give it (scale=..., --scale low,high)"
-            )
+            raise DataError(f"the rating scale cannot be inferred from {found}; give it (scale=..., --scale low,high)")
         low, high = float(distinct[0]), float(distinct[-1])
         return cls(low, high, _grid_step(low, high, distinct))
 
@@ -188,9 +181,7 @@ class RatingScale:
         except (ValueError, IndexError):
             parts, low, high, step = [], 0.0, 1.0, None
         if len(parts) not in (2, 3):
-            raise ConfigError(
-                f"a scale must be written low,high or low,high,step or low,high,real; found {text!r}"
-            )
+            raise ConfigError(f"a scale must be written low,high or low,high,step or low,high,real; found {text!r}")
         if len(parts) == 2 and low < high:
             values = np.asarray([] if ratings is None else ratings, dtype=np.float64).ravel()
             inside = np.unique(values[(values >= low) & (values <= high)])

@@ -96,9 +96,7 @@ class Truth:
             )
         return self.block(0, self.design.n_users)[0]
 
-    def level_probabilities(
-        self, users: NDArray[np.generic], items: NDArray[np.generic]
-    ) -> NDArray[np.float64]:
+    def level_probabilities(self, users: NDArray[np.generic], items: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return P(rating = level | true factors) of pairs of ids, (n, R): the best any model could say."""
         rows, columns = self._positions("user", users), self._positions("item", items)
         check_same_length(users=rows, items=columns)
@@ -116,9 +114,7 @@ class Truth:
         total = self.design.n_users if kind == "user" else self.design.n_items
         positions = np.asarray(ids, dtype=np.int64) - 1
         if ((positions < 0) | (positions >= total)).any():
-            raise DataError(
-                f"{kind} ids must be from 1 to {total}; found {positions.min() + 1}..{positions.max() + 1}"
-            )
+            raise DataError(f"{kind} ids must be from 1 to {total}; found {positions.min() + 1}..{positions.max() + 1}")
         return positions
 
 
@@ -172,13 +168,9 @@ def simulate_ratings(
     for block in _blocks(design):
         people.append((block.offset, block.factors, block.activity))
         rows, items = np.nonzero(block.observed)
-        train.append(
-            ((rows + block.start).astype(np.int32), items.astype(np.int32), block.ratings[rows, items])
-        )
+        train.append(((rows + block.start).astype(np.int32), items.astype(np.int32), block.ratings[rows, items]))
         inside = slice(*np.searchsorted(surveyed, (block.start, block.start + len(block.offset))))
-        survey_ratings[inside] = block.ratings[
-            (surveyed[inside] - block.start)[:, None], survey_items[inside]
-        ]
+        survey_ratings[inside] = block.ratings[(surveyed[inside] - block.start)[:, None], survey_items[inside]]
     truth = Truth(design, *(np.concatenate(part) for part in zip(*people, strict=True)))
     is_label = _draw_labels(design, survey_ratings.size)
     survey = (np.repeat(surveyed, survey_items.shape[1]), survey_items.ravel(), survey_ratings.ravel())

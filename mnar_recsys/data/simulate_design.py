@@ -52,9 +52,7 @@ class Design:
         return np.asarray(observed / observed.sum())
 
 
-def make_design(
-    preset: Preset, n_users: int, n_items: int, seed: int, ratings_per_user: float | None
-) -> Design:
+def make_design(preset: Preset, n_users: int, n_items: int, seed: int, ratings_per_user: float | None) -> Design:
     """Draw a catalogue and calibrate it.
 
     The thresholds give exactly the preset's marginal in expectation over users, *given* the items drawn; the
@@ -95,13 +93,10 @@ def make_design(
 def _check_sizes(preset: Preset, n_users: int, n_items: int, mean: float) -> None:
     if n_users < MIN_USERS or n_items < MIN_ITEMS:
         raise ConfigError(
-            f"a simulation needs at least {MIN_USERS} users and {MIN_ITEMS} items; "
-            f"found {n_users} and {n_items}"
+            f"a simulation needs at least {MIN_USERS} users and {MIN_ITEMS} items; found {n_users} and {n_items}"
         )
     if not 0.0 < mean <= n_items / 2:
-        raise ConfigError(
-            f"ratings_per_user must be above 0 and at most half of the {n_items} items; found {mean:g}"
-        )
+        raise ConfigError(f"ratings_per_user must be above 0 and at most half of the {n_items} items; found {mean:g}")
     if mean < preset.min_ratings:
         raise ConfigError(
             f"preset {preset.name} keeps users with {preset.min_ratings} ratings or more, so a mean must be "
@@ -114,9 +109,7 @@ def _item_sd(preset: Preset, factors: NDArray[np.float32]) -> NDArray[np.float64
     return np.asarray(np.sqrt(preset.user_share + taste + preset.noise_share))
 
 
-def _solve_thresholds(
-    preset: Preset, offset: NDArray[np.float32], factors: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def _solve_thresholds(preset: Preset, offset: NDArray[np.float32], factors: NDArray[np.float32]) -> NDArray[np.float64]:
     # Given item j a random user's utility is N(offset_j, sd_j^2): the population is a mixture of P normals.
     sd = _item_sd(preset, factors)
     cumulative = np.cumsum(preset.rating_marginal)[:-1]
@@ -168,10 +161,7 @@ def _solve_mask(
     zero = np.zeros(1)
     targets = mean * np.asarray(preset.observed_marginal)
     return np.array(
-        [
-            _solve_shift(preset, shares[:, [level]], popularity, zero, target)
-            for level, target in enumerate(targets)
-        ]
+        [_solve_shift(preset, shares[:, [level]], popularity, zero, target) for level, target in enumerate(targets)]
     )
 
 

@@ -67,17 +67,11 @@ class Preset:
 _U_SHAPE = (0.8, -0.4, -0.8, -0.4, 0.8)
 
 _ALL = (
-    Preset(
-        "r3-like", "The marginals of Yahoo! R3: people rate what they love, and hardly what leaves them cold."
-    ),
-    Preset(
-        "popularity", "Activity and popularity decide what is rated; the rating itself does not.", (0.0,) * 5
-    ),
+    Preset("r3-like", "The marginals of Yahoo! R3: people rate what they love, and hardly what leaves them cold."),
+    Preset("popularity", "Activity and popularity decide what is rated; the rating itself does not.", (0.0,) * 5),
     Preset("monotone", "The log-odds of rating rise by .6 a star.", (-1.2, -0.6, 0.0, 0.6, 1.2)),
     Preset("extremes", "People rate what they love or hate.", _U_SHAPE),
-    Preset(
-        "self-censoring", "People keep extreme opinions to themselves.", tuple(-value for value in _U_SHAPE)
-    ),
+    Preset("self-censoring", "People keep extreme opinions to themselves.", tuple(-value for value in _U_SHAPE)),
     Preset(
         "at-least-10",
         "r3-like, but only people with 10 ratings or more are in the log, so that the mean is higher.",

@@ -119,9 +119,7 @@ def split_ratings(log: RatingLog, fraction: float, *, seed: int) -> tuple[Rating
     """
     n_out = max(1, round(fraction * log.n_ratings))
     if not 0 < fraction < 1 or n_out >= log.n_ratings:
-        raise ConfigError(
-            f"fraction must leave ratings on both sides; found {fraction} of {log.n_ratings} ratings"
-        )
+        raise ConfigError(f"fraction must leave ratings on both sides; found {fraction} of {log.n_ratings} ratings")
     is_out = np.zeros(log.n_ratings, dtype=bool)
     is_out[numpy_generator(seed, "split_ratings").permutation(log.n_ratings)[:n_out]] = True
     return log.select_ratings(~is_out), log.select_ratings(is_out)

@@ -139,7 +139,6 @@ def _encode(values: Any, label: str, whole: Any) -> tuple[Vocabulary, NDArray[np
     if (codes < 0).any():
         row = int(np.argmax(codes < 0))
         raise DataError(
-            f"{array_position(row)}: the {label} is not among the {len(vocabulary)} {label} ids given. Add"
-            " it to them"
+            f"{array_position(row)}: the {label} is not among the {len(vocabulary)} {label} ids given. Add it to them"
         )
     return vocabulary, codes

@@ -100,9 +100,7 @@ def _check_signature(path: Path) -> None:
             raise DataError(f"{path}: expected UTF-8 text; found {what}")
     if b"\0" in head:
         line = head[: head.index(b"\0")].count(b"\n") + 1
-        raise DataError(
-            f"{path}, line {line}: found a zero byte, expected UTF-8 text. Is this the right file?"
-        )
+        raise DataError(f"{path}, line {line}: found a zero byte, expected UTF-8 text. Is this the right file?")
 
 
 def broken_compression(path: Path) -> DataError:

@@ -31,8 +31,7 @@ class Vocabulary:
         kind = self.ids.dtype.kind
         if self.ids.ndim != 1 or kind not in "iO" or not bool(np.all(self.ids[1:] > self.ids[:-1])):
             raise DataError(
-                f"{self.label} ids must be sorted and unique int64 or str; build them with"
-                " Vocabulary.from_ids"
+                f"{self.label} ids must be sorted and unique int64 or str; build them with Vocabulary.from_ids"
             )
         ids = self.ids.view() if kind == "O" else self.ids.astype(np.int64).view()
         ids.flags.writeable = False
@@ -74,11 +73,7 @@ class Vocabulary:
         return len(self.ids)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Vocabulary)
-            and self.is_text == other.is_text
-            and np.array_equal(self.ids, other.ids)
-        )
+        return isinstance(other, Vocabulary) and self.is_text == other.is_text and np.array_equal(self.ids, other.ids)
 
     def __hash__(self) -> int:
         return hash((self.is_text, len(self), self.ids[:1].tolist()[0] if len(self) else None))

@@ -16,9 +16,7 @@ def put(folder, content):
 
 
 def test_numbers_and_categories_are_aligned_with_the_vocabulary(tmp_path):
-    table = read_features(
-        put(tmp_path, "price,item,colour\n2.5,3,red\n1,1,blue\n-4,2,red\n9,77,red\n"), ITEMS, "item"
-    )
+    table = read_features(put(tmp_path, "price,item,colour\n2.5,3,red\n1,1,blue\n-4,2,red\n9,77,red\n"), ITEMS, "item")
     assert table.names == ("price", "colour=blue", "colour=red")
     assert table.values.tolist() == [[1, 1, 0], [-4, 0, 1], [2.5, 0, 1]]
 

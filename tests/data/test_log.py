@@ -79,9 +79,7 @@ def test_pandas_and_scipy_round_trips(drawn):
     log = RatingLog.from_arrays([user for user, _ in pairs], [item for _, item in pairs], values, scale="1,5")
     assert_same(log, RatingLog.from_pandas(log.to_pandas(), scale=log.scale))
     matrix = log.to_scipy()
-    assert_same(
-        log, RatingLog.from_scipy(matrix, user_ids=log.users, catalogue=log.catalogue, scale=log.scale)
-    )
+    assert_same(log, RatingLog.from_scipy(matrix, user_ids=log.users, catalogue=log.catalogue, scale=log.scale))
 
 
 def test_levels_come_back_exactly_from_single_precision():
@@ -90,9 +88,7 @@ def test_levels_come_back_exactly_from_single_precision():
 
 
 def test_duplicates_are_refused_with_the_first_pair_and_the_count():
-    with pytest.raises(
-        DataError, match=r"position 2: user 9, item 1 .*first at position 0\); 2 such repeats"
-    ):
+    with pytest.raises(DataError, match=r"position 2: user 9, item 1 .*first at position 0\); 2 such repeats"):
         RatingLog.from_arrays([9, 1, 9, 1], [1, 2, 1, 2], [1, 2, 3, 4])
 
 

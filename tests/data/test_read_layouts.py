@@ -153,9 +153,7 @@ def test_coat_that_makes_no_log(tmp_path, content, message):
 
 
 def test_kuairec(tmp_path):
-    content = (
-        "user_id,video_id,play_duration,watch_ratio,timestamp\n0,3649,13838,1.273397,1.5e9\n1,5262,7,0.12,\n"
-    )
+    content = "user_id,video_id,play_duration,watch_ratio,timestamp\n0,3649,13838,1.273397,1.5e9\n1,5262,7,0.12,\n"
     log = RatingLog.read(put(tmp_path, "small_matrix.csv", content))
     assert log.scale == RatingScale(0.12, 1.273397)
     assert log.catalogue.ids.tolist() == [3649, 5262]

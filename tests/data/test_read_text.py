@@ -188,9 +188,7 @@ def test_an_absent_file_a_folder_and_a_cut_archive(write, tmp_path):
     message = refusal(tmp_path)
     assert "is a folder" in message
     assert message.endswith("Name one of a.csv")
-    text = HEADER + "".join(
-        f"{user},{item},{(user * item) % 5}\n" for user in range(99) for item in range(50)
-    )
+    text = HEADER + "".join(f"{user},{item},{(user * item) % 5}\n" for user in range(99) for item in range(50))
     whole = gzip.compress(text.encode())
     assert "truncated" in refusal(write(whole[: len(whole) // 2], "cut.csv.gz"))
     assert "truncated" in refusal(write(b"no archive", "fake.csv.gz"))

@@ -68,9 +68,7 @@ def test_levels_centre_and_half_width():
     assert RatingScale(0, 1).n_levels is None
 
 
-@given(
-    st.sampled_from([RatingScale(1, 5, 1), RatingScale(0.1, 1.9, 0.1), RatingScale(-10, 10, 0.01)]), st.data()
-)
+@given(st.sampled_from([RatingScale(1, 5, 1), RatingScale(0.1, 1.9, 0.1), RatingScale(-10, 10, 0.01)]), st.data())
 def test_level_index_survives_single_precision(scale, data):
     index = data.draw(st.integers(0, scale.n_levels - 1))
     assert scale.level_index(np.float32([scale.levels[index]])).tolist() == [index]
@@ -79,9 +77,7 @@ def test_level_index_survives_single_precision(scale, data):
 
 @pytest.mark.parametrize("rating", [0, 6, 2.5, np.nan, np.inf])
 def test_the_first_rating_off_the_scale_is_named(rating):
-    with pytest.raises(
-        DataError, match=r"position 1: found rating \S+, expected one of 5 levels from 1 to 5"
-    ):
+    with pytest.raises(DataError, match=r"position 1: found rating \S+, expected one of 5 levels from 1 to 5"):
         RatingScale(1, 5, 1).check([1, rating, 9])
 
 

@@ -84,10 +84,7 @@ def test_propensity_follows_the_selection() -> None:
     design = simulation.truth.design
     logit = np.log(propensity / (1 - propensity))
     expected = (
-        design.intercept
-        + 0.6 * (ratings - 3.0)
-        + simulation.truth.user_activity[:, None]
-        + design.item_popularity
+        design.intercept + 0.6 * (ratings - 3.0) + simulation.truth.user_activity[:, None] + design.item_popularity
     )
     np.testing.assert_allclose(logit, expected, atol=1e-4)
 
@@ -114,17 +111,12 @@ def test_tastes_have_the_stated_rank_and_shares() -> None:
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "at-least-10"])
 def test_expected_observed_marginal_is_met(name: str) -> None:
     simulation = simulate_ratings(name, n_users=4000, seed=4)
-    np.testing.assert_allclose(
-        shares(simulation.train), simulation.truth.design.observed_marginal(), atol=0.012
-    )
+    np.testing.assert_allclose(shares(simulation.train), simulation.truth.design.observed_marginal(), atol=0.012)
 
 
 def test_presets_differ_as_they_say() -> None:
     random = np.asarray(R3_RANDOM_MARGINAL)
-    ratio = {
-        name: make_design(find_preset(name), 100, 1000, 0, None).observed_marginal() / random
-        for name in PRESETS
-    }
+    ratio = {name: make_design(find_preset(name), 100, 1000, 0, None).observed_marginal() / random for name in PRESETS}
     np.testing.assert_allclose(ratio["popularity"], 1.0, atol=0.02)
     assert (np.diff(ratio["monotone"]) > 0).all()
     assert np.argmin(ratio["extremes"]) == 2
@@ -136,9 +128,7 @@ def test_at_least_10_redraws_users_until_all_have_ten() -> None:
     counts = np.diff(simulation.train.indptr)
     assert counts.min() >= 10
     ratings, _ = simulation.truth.block(0, 600)
-    np.testing.assert_array_equal(
-        ratings[simulation.train.rows, simulation.train.items], simulation.train.ratings
-    )
+    np.testing.assert_array_equal(ratings[simulation.train.rows, simulation.train.items], simulation.train.ratings)
 
 
 def test_survey_is_uniform_over_items_and_split_without_overlap(r3: Simulation) -> None:

@@ -40,9 +40,7 @@ def test_all_logs_get_the_same_indices():
 
 def test_labels_in_the_test_set_are_refused_with_cells_and_count():
     labels, test = make_log([(1, 1), (2, 2), (3, 1)]), make_log([(2, 2), (3, 1), (3, 2)])
-    with pytest.raises(
-        DataError, match=r"mcar_labels and mcar_test .* found 2 shared: \(2, 2\), \(3, 1\)\. Remove"
-    ):
+    with pytest.raises(DataError, match=r"mcar_labels and mcar_test .* found 2 shared: \(2, 2\), \(3, 1\)\. Remove"):
         Split(TRAIN, mcar_labels=labels, mcar_test=test)
 
 

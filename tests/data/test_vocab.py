@@ -59,9 +59,7 @@ def test_whole_numbers_of_any_container_become_int64(values):
     assert Vocabulary.from_ids(values).ids.dtype == np.int64
 
 
-@pytest.mark.parametrize(
-    "values", [["b", "a"], np.array(["b", "a"]), pd.Series(["b", "a"], dtype="category")]
-)
+@pytest.mark.parametrize("values", [["b", "a"], np.array(["b", "a"]), pd.Series(["b", "a"], dtype="category")])
 def test_text_of_any_container_becomes_str(values):
     vocabulary = Vocabulary.from_ids(values)
     assert vocabulary.is_text

@@ -78,9 +78,7 @@ def test_a_function_of_means_is_transformed_end_by_end() -> None:
     values, users = np.random.default_rng(6).gamma(1.0, size=200), np.arange(200)
     mse, rmse = bootstrap(values, users)[0], bootstrap(values, users, statistic=np.sqrt)[0]
     # The root is monotone, so percentiles map onto percentiles, up to interpolation between two resamples.
-    assert (rmse.value, rmse.low, rmse.high) == pytest.approx(
-        tuple(np.sqrt([mse.value, mse.low, mse.high])), rel=1e-3
-    )
+    assert (rmse.value, rmse.low, rmse.high) == pytest.approx(tuple(np.sqrt([mse.value, mse.low, mse.high])), rel=1e-3)
 
 
 def test_paired_difference_has_the_error_of_the_difference() -> None:

@@ -23,9 +23,7 @@ def figures() -> list[plots.Figure]:
     return [
         plots.selection_curve(LEVELS, CURVE, low=CURVE - 0.2, high=CURVE + 0.2, truth=CURVE + 0.1),
         plots.marginals(LEVELS, shares),
-        plots.training_history(
-            [0, 10, 20], [-200.0, -110.0, -105.0], [np.nan, -112.0, -108.0], chosen_step=10
-        ),
+        plots.training_history([0, 10, 20], [-200.0, -110.0, -105.0], [np.nan, -112.0, -108.0], chosen_step=10),
     ]
 
 
@@ -149,9 +147,7 @@ def test_methods_table_shows_intervals_and_gaps() -> None:
 
 
 def test_tables_align_numbers_and_format_values() -> None:
-    table = pd.DataFrame(
-        {"name": ["a"], "count": [12345], "share": [0.123456], "gap": [np.nan], "ok": [True]}
-    )
+    table = pd.DataFrame({"name": ["a"], "count": [12345], "share": [0.123456], "gap": [np.nan], "ok": [True]})
     page = render_report(title="t", lede="", sections=[Section("s", table=table)])
     assert '<td class="number">12,345</td>' in page
     assert '<td class="number">0.1235</td>' in page

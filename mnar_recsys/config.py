@@ -1,0 +1,153 @@
+"""Settings: frozen, validated, unknown keys refused. Every field says what it does; presets are named here."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mnar_recsys.errors import ConfigError
+
+DecoderName = Literal["gaussian", "categorical"]
+MissingName = Literal["ignorable", "shared", "per-item", "per-level", "known"]
+Sign = Literal["positive", "negative", "free"]
+EstimatorName = Literal["marginal", "sampled"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelConfig(_Settings):
+    """The parts of the model and their sizes (symbols of the paper in brackets)."""
+
+    decoder: DecoderName = "categorical"
+    """p(x|z): `gaussian` (sigmoid mean on the rating range) or `categorical` (one probability a level)."""
+    missing: MissingName = "shared"
+    """p(s|x): one slope for all items (`shared`), one each (`per-item`), one weight a rating level (`per-level`),
+    a given mechanism (`known`), or none (`ignorable`, which is MIWAE)."""
+    sign: Sign = "positive"
+    """Direction of selection: `positive` if people tend to rate what they like. For `per-level`: monotone."""
+    estimator: EstimatorName = "marginal"
+    """The missing ratings are summed out exactly (`marginal`) or drawn (`sampled`, as in the paper)."""
+    user_activity: bool = True
+    """Give every user a latent activity that raises or lowers all their log-odds of rating."""
+    latent_size: int = Field(default=30, ge=1, le=1024)
+    """Size of the latent taste z [K]."""
+    embedding_size: int = Field(default=20, ge=1, le=4096)
+    """Size of an item's embedding in the encoder."""
+    code_size: int = Field(default=50, ge=1, le=4096)
+    """Size of the code summed over a user's ratings in the encoder."""
+    posterior_scale: Literal["shared", "per-user"] = "per-user"
+    """Standard deviation of q(z|x): one vector for all users (the paper's), or encoded for each."""
+    gaussian_variance: Literal["shared", "per-item"] = "shared"
+    """Observation variance of the Gaussian decoder."""
+    weight_prior_sd: float | None = Field(default=None, gt=0)
+    """Standard deviation of a Gaussian prior on the decoder's weights (MAP); none as in the paper."""
+    gumbel_temperature: float = Field(default=0.5, gt=0)
+    """Temperature of the Gumbel-softmax draws of the sampled estimator on levels."""
+    quadrature_nodes: int = Field(default=8, ge=2, le=64)
+    """Gauss-Hermite nodes of the marginal estimator with a Gaussian decoder; 8 keep log E[1 - pi] within 1e-4
+    for slopes up to 1.5 a standard deviation."""
+    known_propensities: tuple[tuple[float, float], ...] | None = None
+    """(rating, P(rated | rating)) pairs of the `known` missing model, linear in the log-odds between them."""
+    known_adjust: bool = False
+    """Learn a rising affine map of the known log-odds, with a bias for each item, on top of them."""
+
+    @model_validator(mode="after")
+    def _known_mechanism_is_given(self) -> Self:
+        if (self.missing == "known") != (self.known_propensities is not None):
+            raise ValueError("known_propensities must be given with missing='known', and only then")
+        for rating, propensity in self.known_propensities or ():
+            if not 0 < propensity < 1:
+                raise ValueError(
+                    f"propensity of rating {rating:g} must lie strictly between 0 and 1; found {propensity:g}"
+                )
+        return self
+
+
+class TrainingConfig(_Settings):
+    """How the bound is maximised. A step is one update on one batch of users."""
+
+    samples: int = Field(default=20, ge=1)
+    """Importance samples a user in training [S; the paper's K]."""
+    batch_size: int = Field(default=100, ge=1)
+    """Users in a batch [B]."""
+    learning_rate: float = Field(default=1e-2, gt=0)
+    """Adam's step size."""
+    max_steps: int = Field(default=20_000, ge=1)
+    """Stop after this many steps at the latest."""
+    stop_early: bool = True
+    """Hold out users, stop when their joint bound no longer rises, and keep the best weights."""
+    holdout_share: float = Field(default=0.1, gt=0, lt=0.5)
+    """Share of the users held out for stopping."""
+    holdout_max: int = Field(default=1000, ge=1)
+    """At most this many users are held out."""
+    validation_samples: int = Field(default=50, ge=1)
+    """Importance samples a held-out user."""
+    evaluate_every: int = Field(default=50, ge=1)
+    """Steps between two looks at the held-out users; a checkpoint is written at each."""
+    patience: int = Field(default=6, ge=1)
+    """Looks without a better held-out bound before the learning rate is cut, or training stops."""
+    rate_cuts: int = Field(default=2, ge=0)
+    """How often the learning rate is divided by 4, from the best weights, before training stops."""
+    gradient_clip: float = Field(default=10.0, gt=0)
+    """Largest norm of the gradient of the bound of a user."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` runs the matrix products in mixed precision."""
+    device: str = "auto"
+    """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+
+
+class Settings(_Settings):
+    """Everything that decides a fit, apart from the data and the seed."""
+
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def replace(self, values: Mapping[str, Any]) -> Self:
+        """Return settings with fields changed by name, wherever they live; text is parsed as the field's type.
+
+        Raises
+        ------
+        ConfigError
+            If a name is unknown or a value does not fit, naming both.
+        """
+        parts = {"model": self.model.model_dump(), "training": self.training.model_dump()}
+        for key, value in values.items():
+            part = next((name for name, fields in parts.items() if key in fields), None)
+            if part is None:
+                known = ", ".join(sorted(key for fields in parts.values() for key in fields))
+                raise ConfigError(f"unknown setting '{key}'; known settings: {known}")
+            parts[part][key] = value
+        return self.from_dict(parts)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Validate nested settings, as read from JSON; raise ConfigError with the first problem in one line."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"][1:]) or "settings"
+            raise ConfigError(f"setting {place}: {first['msg']}; found {first['input']!r}") from error
+
+
+# The paper's appendix A.3: no early stopping, Gaussian observation model, shared logistic missing model.
+_YAHOO_R3 = Settings(
+    model=ModelConfig(
+        decoder="gaussian", missing="shared", sign="free", estimator="sampled", user_activity=False,
+        latent_size=30, embedding_size=20, code_size=50, posterior_scale="shared",
+    ),
+    training=TrainingConfig(
+        samples=20, batch_size=100, learning_rate=1e-3, max_steps=10_000, stop_early=False, evaluate_every=500
+    ),
+)  # fmt: skip
+
+PRESETS: Mapping[str, Settings] = {"default": Settings(), "yahoo-r3": _YAHOO_R3}
+
+
+def preset(name: str) -> Settings:
+    """Return the settings of a preset; raise ConfigError with the known names if there is no such preset."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset '{name}'; known presets: {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,124 @@
+"""Ragged batches of users: the observed pairs only, no dense user x item array."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import embedding
+
+from mnar_recsys.data import RatingLog
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """Users with about as many ratings, padded to the same number m."""
+
+    users: Tensor
+    """(b,) rows of the batch"""
+    pairs: Tensor
+    """(b, m) positions of their pairs; padding repeats position 0"""
+    valid: Tensor
+    """(number of true pairs,) their places in the flattened (b, m)"""
+
+
+@dataclass(frozen=True)
+class UserBatch:
+    """The ratings of B users as n pairs, sorted by row.
+
+    ``rows`` (n,) in 0..B-1, ``items`` (n,) in 0..P-1, ``ratings`` (n,) in rating points, ``counts`` (B,) on the CPU.
+    """
+
+    rows: Tensor
+    items: Tensor
+    ratings: Tensor
+    counts: NDArray[np.int64]
+
+    @property
+    def n_users(self) -> int:
+        """Number of users B."""
+        return len(self.counts)
+
+    def block(self, start: int, stop: int) -> "UserBatch":
+        """Return the users ``start`` to ``stop`` as a batch of their own."""
+        first = int(self.counts[:start].sum())
+        pairs = slice(first, first + int(self.counts[start:stop].sum()))
+        return UserBatch(self.rows[pairs] - start, self.items[pairs], self.ratings[pairs], self.counts[start:stop])
+
+    def sum_by_user(self, values: Tensor) -> Tensor:
+        """Sum values of pairs (..., n) over each user's pairs: (..., B)."""
+        total = values.new_zeros((*values.shape[:-1], self.n_users))
+        return total.scatter_add(-1, self.rows.expand_as(values), values)
+
+    def unrated(self, n_items: int) -> Tensor:
+        """Return 1 where a cell is unrated and 0 where it is rated: (B, P). For blocks of users only."""
+        mask = torch.ones(self.n_users, n_items, device=self.rows.device)
+        mask[self.rows, self.items] = 0.0
+        return mask
+
+    def pair_products(self, z: Tensor, weight: Tensor) -> Tensor:
+        """Inner products of each pair's user and item: z (S, B, K), weight (C, P, K) -> (S, C, n).
+
+        One matrix product a bucket of users. A gather of z for each pair would move S x K numbers a pair, and one
+        small product a pair or a user drowns in call overhead.
+        """
+        S, _, K = z.shape
+        C, P, _ = weight.shape
+        flat_weight = weight.transpose(0, 1).reshape(P, C * K)
+        by_user = z.permute(1, 2, 0)  # (B, K, S)
+        buckets, order = self._buckets
+        if not buckets:
+            return z.new_zeros(S, C, 0)
+        parts = []
+        for bucket in buckets:
+            b, m = bucket.pairs.shape
+            item_rows = embedding(self.items[bucket.pairs], flat_weight).view(b, m * C, K)
+            products = torch.bmm(item_rows, by_user.index_select(0, bucket.users))  # (b, m * C, S)
+            parts.append(products.view(b * m, C, S).index_select(0, bucket.valid))
+        return torch.cat(parts).index_select(0, order).permute(2, 1, 0)
+
+    @cached_property
+    def _buckets(self) -> tuple[list[_Bucket], Tensor]:
+        """Users grouped by the power of two above their count, and the order that restores the pairs."""
+        device = self.rows.device
+        starts = np.cumsum(self.counts) - self.counts
+        width = 2 ** np.ceil(np.log2(np.maximum(self.counts, 1))).astype(np.int64)
+        width[self.counts == 0] = 0
+        buckets, positions = [], []
+        for m in np.unique(width[width > 0]):
+            users = np.flatnonzero(width == m)
+            valid = np.arange(m) < self.counts[users][:, None]
+            pairs = np.where(valid, starts[users][:, None] + np.arange(m), 0)
+            positions.append(pairs[valid])
+            tensors = (torch.from_numpy(array).to(device) for array in (users, pairs, np.flatnonzero(valid)))
+            buckets.append(_Bucket(*tensors))
+        order = np.argsort(np.concatenate(positions)) if positions else np.zeros(0, dtype=np.int64)
+        return buckets, torch.from_numpy(order).to(device)
+
+
+def make_batch(log: RatingLog, users: NDArray[np.integer], device: torch.device | None = None) -> UserBatch:
+    """Gather the ratings of ``users`` (indices into ``log``, any order) in one vectorised pass."""
+    users = np.asarray(users, dtype=np.int64)
+    starts, counts = log.indptr[users], np.diff(log.indptr)[users]
+    rows = np.repeat(np.arange(len(users)), counts)
+    # Position of each pair inside its user, shifted to where the user's ratings start in the log.
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    pairs = np.repeat(starts, counts) + within
+    return UserBatch(
+        rows=torch.from_numpy(rows).to(device),
+        items=torch.from_numpy(log.items[pairs].astype(np.int64)).to(device),
+        ratings=torch.from_numpy(log.ratings[pairs].astype(np.float32)).to(device),
+        counts=counts,
+    )
+
+
+def iterate_batches(
+    log: RatingLog, users: NDArray[np.integer], size: int, device: torch.device | None = None
+) -> Iterator[tuple[NDArray[np.integer], UserBatch]]:
+    """Yield ``(user indices, batch)`` for ``users`` in order, ``size`` users at a time."""
+    for start in range(0, len(users), size):
+        chosen = users[start : start + size]
+        yield chosen, make_batch(log, chosen, device)

@@ -1,0 +1,101 @@
+"""Model settings and a training log -> a model, with every part started where the log says."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mnar_recsys.config import ModelConfig
+from mnar_recsys.data import RatingLog, RatingScale
+from mnar_recsys.errors import ConfigError
+from mnar_recsys.model.decoders import CategoricalDecoder, Decoder, GaussianDecoder
+from mnar_recsys.model.encoder import SetEncoder
+from mnar_recsys.model.missing import Ignorable, Known, Logistic, MissingModel, PerLevel
+from mnar_recsys.model.mnar_vae import MnarVae
+
+# Pseudo-ratings of the overall distribution that an item starts with.
+_SHRINKAGE = 5.0
+
+
+def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
+    """Build a model for the items of ``log``; ``seed`` fixes the random starting weights.
+
+    Raises
+    ------
+    ConfigError
+        If a part needs rating levels and the log's scale is a real interval.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        # Layers draw their starting weights from the global generators; the fork leaves those as they were.
+        torch.manual_seed(seed)
+        encoder = SetEncoder(
+            log.n_items,
+            log.scale,
+            embedding_size=config.embedding_size,
+            code_size=config.code_size,
+            latent_size=config.latent_size + config.user_activity,
+            posterior_scale=config.posterior_scale,
+        )
+        return MnarVae(encoder, _decoder(config, log), _missing(config, log), user_activity=config.user_activity)
+
+
+def _decoder(config: ModelConfig, log: RatingLog) -> Decoder:
+    if config.decoder == "gaussian":
+        means = _item_means(log)
+        return GaussianDecoder(
+            means,
+            log.scale,
+            initial_sd=max(float(np.std(log.ratings)), 1e-3 * log.scale.half_width),
+            latent_size=config.latent_size,
+            variance=config.gaussian_variance,
+            quadrature_nodes=config.quadrature_nodes,
+        )
+    _need_levels(f"decoder '{config.decoder}'", log.scale, "choose the Gaussian decoder")
+    return CategoricalDecoder(
+        _item_level_shares(log),
+        log.scale,
+        latent_size=config.latent_size,
+        temperature=config.gumbel_temperature,
+    )
+
+
+def _missing(config: ModelConfig, log: RatingLog) -> MissingModel:
+    log_odds, centre = _item_log_odds(log), float(np.mean(log.ratings))
+    match config.missing:
+        case "ignorable":
+            return Ignorable(log_odds)
+        case "shared" | "per-item":
+            return Logistic(log_odds, log.scale, centre=centre, sign=config.sign, per_item=config.missing == "per-item")
+        case "per-level":
+            _need_levels("missing model 'per-level'", log.scale, "choose 'shared'")
+            return PerLevel(log_odds, log.scale, sign=config.sign)
+        case "known":
+            return Known(log_odds, config.known_propensities or (), adjust=config.known_adjust)
+
+
+def _need_levels(what: str, scale: RatingScale, remedy: str) -> None:
+    if scale.levels is None:
+        raise ConfigError(f"{what} needs rating levels, but the scale is {scale.describe()}; {remedy}")
+
+
+def _item_log_odds(log: RatingLog) -> Tensor:
+    counts = np.bincount(log.items, minlength=log.n_items)
+    share = (counts + 0.5) / (log.n_users + 1)
+    return torch.from_numpy(np.log(share) - np.log1p(-share)).float()
+
+
+def _item_means(log: RatingLog) -> Tensor:
+    counts = np.bincount(log.items, minlength=log.n_items)
+    sums = np.bincount(log.items, weights=log.ratings, minlength=log.n_items)
+    mean = (sums + _SHRINKAGE * np.mean(log.ratings)) / (counts + _SHRINKAGE)
+    return torch.from_numpy(mean).float()
+
+
+def _item_level_shares(log: RatingLog) -> Tensor:
+    """Smoothed shares of the levels of each item: (R, P)."""
+    levels = log.scale.n_levels or 0
+    index = log.scale.level_index(log.ratings)
+    counts = np.zeros((levels, log.n_items))
+    np.add.at(counts, (index, log.items), 1.0)
+    overall = counts.sum(1) + 1.0
+    counts += _SHRINKAGE * (overall / overall.sum())[:, None]
+    return torch.from_numpy(counts / counts.sum(0)).float()

@@ -1,0 +1,16 @@
+"""p(x|z), one decoder a file."""
+
+from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
+from mnar_recsys.model.decoders.gaussian import GaussianDecoder, GaussianRatings
+from mnar_recsys.model.decoders.levels import CategoricalDecoder, LevelRatings
+
+__all__ = [
+    "CategoricalDecoder",
+    "Decoder",
+    "DrawnRatings",
+    "GaussianDecoder",
+    "GaussianRatings",
+    "Grid",
+    "LevelRatings",
+    "RatingDistribution",
+]

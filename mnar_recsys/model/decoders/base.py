@@ -1,0 +1,131 @@
+"""p(x|z): what every decoder and the distributions it returns have in common."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mnar_recsys.model.batch import UserBatch
+from mnar_recsys.model.indexing import take
+
+
+class RatingDistribution(ABC):
+    """Independent distributions of ratings, given z, over a grid of cells (..., I) or pairs (..., n).
+
+    Expectations run over a *support* axis of length Q that stands right before the cells: (..., Q, I). For levels
+    the support is the levels themselves and expectations are exact; for a density it is its quadrature nodes.
+    """
+
+    @property
+    @abstractmethod
+    def support(self) -> Tensor:
+        """Ratings at which an integrand is evaluated, broadcastable to (..., Q, I), in rating points."""
+
+    @property
+    @abstractmethod
+    def support_weights(self) -> Tensor:
+        """Weights of the support, broadcastable to (..., Q, I); they sum to 1 over Q."""
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x|z] in rating points: (..., I)."""
+        return self.expectation(self.support)
+
+    def expectation(self, values: Tensor) -> Tensor:
+        """E[f(x)|z] from f on the support: (..., Q, I) -> (..., I)."""
+        return (self.support_weights * values).sum(-2)
+
+    def log_unrated(self, logit: Tensor, offset: Tensor | None) -> Tensor:
+        """Log E[1 - pi(x) | z] of cells: logit of pi on the support (..., Q, I), offset (S, B) -> (S, B, I)."""
+        if offset is not None:
+            logit = logit + offset[..., None, None]
+        unrated = self.expectation(torch.sigmoid(-logit))
+        # The smallest normal number keeps the log finite where pi rounds to 1.
+        return torch.log(unrated + torch.finfo(unrated.dtype).tiny)
+
+    def sum_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
+        """Sum ``log_unrated`` over the cells where ``unrated`` (B, I) is 1: (S, B). The place for a faster kernel."""
+        return torch.einsum("sbi,bi->sb", self.log_unrated(logit, offset), unrated)
+
+    @abstractmethod
+    def log_prob(self, ratings: Tensor) -> Tensor:
+        """Log probability (levels) or log density (a density, per rating point) of ratings (..., I)."""
+
+    @abstractmethod
+    def mass(self, grid: "Grid") -> Tensor:
+        """Probability of each bin of the decoder's grid: (..., G, I)."""
+
+    @abstractmethod
+    def draw(self, noise: Tensor) -> "DrawnRatings":
+        """Reparameterised draws of x from the noise that ``Decoder.noise`` makes."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """G bins that cover the ratings a decoder can produce, in rating points, rising; each field is (G,).
+
+    A level is a bin of no width: ``lower``, ``centre`` and ``upper`` are the level.
+    """
+
+    lower: Tensor
+    centre: Tensor
+    upper: Tensor
+
+
+class DrawnRatings(ABC):
+    """Reparameterised draws of the ratings of a grid of cells (..., I)."""
+
+    @abstractmethod
+    def on_support(self) -> tuple[Tensor, Tensor]:
+        """Return (ratings, weights), each broadcastable to (..., Q, I): a draw as weights on support points.
+
+        A hard draw is one point of weight 1; a Gumbel-softmax draw is a soft one-hot over the levels.
+        """
+
+
+class Decoder(nn.Module, ABC):
+    """A linear map from the latent taste to the natural parameters of each item's rating.
+
+    ``weight`` (C, P, K) and ``bias`` (C, P) with C channels an item.
+    """
+
+    def __init__(self, bias: Tensor, latent_size: int) -> None:
+        super().__init__()
+        channels, n_items = bias.shape
+        self.weight = nn.Parameter(torch.randn(channels, n_items, latent_size) * (0.1 / math.sqrt(latent_size)))
+        self.bias = nn.Parameter(bias.clone())
+
+    @property
+    def n_items(self) -> int:
+        """Number of items P."""
+        return self.weight.shape[1]
+
+    def cells(self, z: Tensor, items: slice | Tensor = slice(None)) -> RatingDistribution:
+        """p(x|z) of every user and item of a block: z (S, B, K) -> cells (S, B, I)."""
+        weight, bias = take(self.weight, items, dim=1), take(self.bias, items)
+        channels, n_items, _ = weight.shape
+        natural = z @ weight.flatten(0, 1).T + bias.flatten()  # (S, B, C * I)
+        return self.distribution(natural.view(*z.shape[:-1], channels, n_items), items)
+
+    def pairs(self, z: Tensor, batch: UserBatch) -> RatingDistribution:
+        """p(x|z) of the observed pairs only: z (S, B, K) -> pairs (S, n)."""
+        bias = take(self.bias, batch.items)  # (C, n)
+        return self.distribution(batch.pair_products(z, self.weight) + bias, batch.items)
+
+    def log_weight_prior(self, sd: float) -> Tensor:
+        """Log density, up to a constant, of the weights under independent N(0, sd^2): a scalar."""
+        return -0.5 * self.weight.square().sum() / sd**2
+
+    @abstractmethod
+    def distribution(self, natural: Tensor, items: slice | Tensor) -> RatingDistribution:
+        """Distribution of cells from natural parameters (..., C, I); ``items`` says which items they are."""
+
+    @abstractmethod
+    def grid(self) -> Grid:
+        """Bins for distribution functions, quantiles and draws."""
+
+    @abstractmethod
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Noise for ``RatingDistribution.draw`` over cells of this shape (S, B, I)."""

@@ -1,0 +1,55 @@
+"""The exact missing-entry term on levels, value and gradient in one pass over a block.
+
+Autograd would store and re-read about ten arrays of S x B x R x I; here each gradient is formed in place while its
+inputs are in cache. ``RatingDistribution.log_unrated`` is the plain form that the tests hold this to.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class SumLogUnrated(torch.autograd.Function):
+    """sum_j unrated_j log sum_r p_r(j) (1 - pi_r(j)), with p = softmax(logits) and pi = sigmoid(table + offset).
+
+    logits (S, B, R, I), table (R, I), offset (S, B) or None, unrated (B, I) of 0 and 1 -> (S, B).
+    With q_r = p_r (1 - pi_r) / sum_r p_r (1 - pi_r), the gradients of a cell are q - p for its logits and -q pi for
+    table and offset.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
+        """Return the sums; keep the cells' gradients if the backward pass will want them."""
+        p = torch.softmax(logits, dim=-2)
+        free = _one_minus_pi(table, offset)  # (R, I) or (S, B, R, I)
+        q = p * free
+        total = q.sum(-2).add_(torch.finfo(q.dtype).tiny)  # (S, B, I)
+        value = torch.einsum("sbi,bi->sb", torch.log(total), unrated)
+        if any(ctx.needs_input_grad):
+            q.mul_((unrated / total).unsqueeze(-2))
+            by_logits = p.mul_(unrated.unsqueeze(-2)).neg_().add_(q)
+            by_table = q.mul_(free.sub_(1))  # -q pi
+            ctx.save_for_backward(by_logits, by_table)
+            ctx.has_offset = offset is not None
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        """Scale the cells' gradients by the users' and sum."""
+        by_logits, by_table = ctx.saved_tensors
+        S, B, R, I = by_table.shape  # noqa: E741
+        grad_table = (grad.reshape(1, S * B) @ by_table.view(S * B, R * I)).view(R, I)
+        grad_offset = grad * by_table.sum((-2, -1)) if ctx.has_offset else None
+        return by_logits.mul_(grad[..., None, None]), grad_table, grad_offset, None
+
+
+def _one_minus_pi(table: Tensor, offset: Tensor | None) -> Tensor:
+    """1 - sigmoid(table + offset) as 1 / (1 + e^table e^offset): no exponential for each cell and level."""
+    if offset is None:
+        return torch.sigmoid(-table)
+    # Beyond e^40 the product of the two could overflow, and pi is 1 to single precision long before.
+    odds = torch.exp(table.clamp(max=40.0)) * torch.exp(offset.clamp(max=40.0))[..., None, None]
+    return odds.add_(1).reciprocal_()

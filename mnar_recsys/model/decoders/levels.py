@@ -1,0 +1,93 @@
+"""Distributions on rating levels, and the categorical decoder with linear logits (A.3)."""
+
+import torch
+from torch import Tensor
+
+from mnar_recsys.data import RatingScale
+from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
+from mnar_recsys.model.decoders.fused import SumLogUnrated
+
+
+class LevelRatings(RatingDistribution):
+    """x | z takes level r with probability softmax(logits)_r; ``logits`` (..., R, I), ``levels`` (R,)."""
+
+    def __init__(self, logits: Tensor, levels: Tensor, temperature: float) -> None:
+        self.logits = logits
+        self.levels = levels
+        self._temperature = temperature
+
+    @property
+    def support(self) -> Tensor:
+        """The levels: (R, 1), in rating points."""
+        return self.levels[:, None]
+
+    @property
+    def support_weights(self) -> Tensor:
+        """Probability of each level: (..., R, I)."""
+        return torch.softmax(self.logits, dim=-2)
+
+    def expectation(self, values: Tensor) -> Tensor:
+        """E[f(x)|z], exact. One exponential a level instead of a normalised softmax and a product."""
+        unnormalised = torch.exp(self.logits - self.logits.detach().amax(-2, keepdim=True))
+        return (unnormalised * values).sum(-2) / unnormalised.sum(-2)
+
+    def log_prob(self, ratings: Tensor) -> Tensor:
+        """Log probability of ratings (..., I) that stand on levels."""
+        step = self.levels[1] - self.levels[0]
+        index = torch.round((ratings - self.levels[0]) / step).long()
+        chosen = index.expand(self.logits.shape[:-2] + self.logits.shape[-1:]).unsqueeze(-2)  # (..., 1, I)
+        return torch.log_softmax(self.logits, dim=-2).gather(-2, chosen).squeeze(-2)
+
+    def sum_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
+        """Value and gradient in one pass: see ``fused``."""
+        return SumLogUnrated.apply(self.logits, logit, offset, unrated)  # type: ignore[no-any-return, no-untyped-call]
+
+    def mass(self, grid: Grid) -> Tensor:  # noqa: ARG002
+        """Return the probability of each level: (..., R, I)."""
+        return self.support_weights
+
+    def draw(self, noise: Tensor) -> DrawnRatings:
+        """Gumbel-softmax draw at the decoder's temperature (Jang et al. 2016)."""
+        return _SoftDraw(torch.softmax((self.logits + noise) / self._temperature, dim=-2), self.support)
+
+
+class _SoftDraw(DrawnRatings):
+    def __init__(self, soft_one_hot: Tensor, support: Tensor) -> None:
+        self._soft_one_hot = soft_one_hot
+        self._support = support
+
+    def on_support(self) -> tuple[Tensor, Tensor]:
+        """Return the levels, weighted by a soft one-hot: (R, 1) and (..., R, I)."""
+        return self._support, self._soft_one_hot
+
+
+class CategoricalDecoder(Decoder):
+    """x_ij | z ~ Categorical(softmax_r(w_jr . z + c_jr)).
+
+    Parameters
+    ----------
+    item_level_shares : Tensor
+        (R, P) starting probabilities of the levels of each item.
+    temperature : float
+        Of the Gumbel-softmax draws of the sampled estimator.
+    """
+
+    def __init__(self, item_level_shares: Tensor, scale: RatingScale, *, latent_size: int, temperature: float) -> None:
+        super().__init__(torch.log(item_level_shares), latent_size)
+        self.temperature = temperature
+        self.levels: Tensor
+        self.register_buffer("levels", torch.tensor(scale.levels, dtype=torch.float32), persistent=False)
+
+    def distribution(self, natural: Tensor, items: slice | Tensor) -> LevelRatings:  # noqa: ARG002
+        """Level probabilities of each cell from natural parameters (..., R, I)."""
+        return LevelRatings(natural, self.levels, self.temperature)
+
+    def grid(self) -> Grid:
+        """Return the levels themselves."""
+        return Grid(self.levels, self.levels, self.levels)
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return standard Gumbel noise (S, B, R, I)."""
+        full = (*shape[:-1], self.weight.shape[0], shape[-1])
+        uniform = torch.rand(full, generator=generator, device=generator.device)
+        return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))

@@ -1,0 +1,63 @@
+"""q(z | x_obs): a permutation-invariant set encoder (Ma et al. 2018; appendix A.3 of the paper)."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mnar_recsys.data import RatingScale
+from mnar_recsys.model.batch import UserBatch
+
+INITIAL_LOG_SD = -1.0
+
+
+class SetEncoder(nn.Module):
+    """Map a user's observed (item, rating) pairs to the mean and log standard deviation of q(z|x_obs).
+
+    Each pair gets a code relu(A [e_j, x_ij] + a); codes are summed over the user's pairs and mapped linearly to z.
+    Cost follows the number of ratings. The order of the pairs does not matter.
+
+    Parameters
+    ----------
+    posterior_scale : "shared" or "per-user"
+        One free vector of standard deviations for all users (A.3), or encoded from the same code.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        scale: RatingScale,
+        *,
+        embedding_size: int,
+        code_size: int,
+        latent_size: int,
+        posterior_scale: Literal["shared", "per-user"],
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.latent_size = latent_size
+        self.item_embedding = nn.Parameter(torch.randn(n_items, embedding_size) / math.sqrt(embedding_size))
+        self.code = nn.Linear(embedding_size + 1, code_size)
+        self.mean = nn.Linear(code_size, latent_size)
+        # Codes are summed over up to hundreds of ratings; start with a q(z|x) near the prior all the same.
+        with torch.no_grad():
+            self.mean.weight.mul_(0.1)
+        self.log_sd_bias = nn.Parameter(torch.full((latent_size,), INITIAL_LOG_SD))
+        self.log_sd_weight = (
+            nn.Parameter(torch.zeros(latent_size, code_size)) if posterior_scale == "per-user" else None
+        )
+
+    def forward(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
+        """Return ``(mean, log_sd)``, each (B, K)."""
+        rating = (batch.ratings - self.scale.centre) / (self.scale.half_width / 2)
+        pairs = torch.cat(
+            [nn.functional.embedding(batch.items, self.item_embedding), rating[:, None]], dim=-1
+        )  # (n, E + 1)
+        codes = torch.relu(self.code(pairs))  # (n, H)
+        pooled = codes.new_zeros(batch.n_users, codes.shape[-1]).index_add(0, batch.rows, codes)  # (B, H)
+        log_sd = self.log_sd_bias.expand(batch.n_users, -1)
+        if self.log_sd_weight is not None:
+            # Every rating narrows the posterior, so the log sd falls about as log(1 + evidence) / 2.
+            log_sd = log_sd - 0.5 * torch.log1p(nn.functional.softplus(pooled @ self.log_sd_weight.T))
+        return self.mean(pooled), log_sd

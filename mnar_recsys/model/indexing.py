@@ -1,0 +1,17 @@
+"""Take entries of a parameter by item."""
+
+from torch import Tensor
+
+
+def take(values: Tensor, items: slice | Tensor, dim: int = -1) -> Tensor:
+    """Return ``values`` at ``items`` along ``dim``.
+
+    ``index_select`` and not ``values[items]``: the backward pass of the latter adds with atomics on several threads,
+    so that sums, and with them a resumed run, differ in the last bit.
+    """
+    if isinstance(items, slice):
+        if items == slice(None):
+            return values
+        start, stop, _ = items.indices(values.shape[dim])
+        return values.narrow(dim, start, stop - start)
+    return values.index_select(dim, items)

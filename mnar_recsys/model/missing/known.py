@@ -1,0 +1,49 @@
+"""A given mechanism: P(s = 1 | r) at some ratings, linear in the log-odds between them."""
+
+import torch
+from torch import Tensor, nn
+
+from mnar_recsys.model.indexing import take
+from mnar_recsys.model.missing.base import MissingModel, Slope, interpolate
+
+
+class Known(MissingModel):
+    """logit pi_ij = logit P(s = 1 | x_ij), as given; with ``adjust``, a learned rising affine map of it.
+
+    With ``adjust`` the given log-odds are scaled by a slope >= 0 that starts at 1 and each item has a bias, so
+    propensities known only up to scale (relative selection by level) can be used. A propensity that is constant in
+    the rating is ignorable and changes nothing.
+
+    Parameters
+    ----------
+    item_log_odds : Tensor
+        (P,) log-odds of the items, where the biases start if ``adjust``.
+    propensities : tuple of (rating, P(s = 1 | rating))
+        At least two points; sorted here.
+    """
+
+    def __init__(self, item_log_odds: Tensor, propensities: tuple[tuple[float, float], ...], *, adjust: bool) -> None:
+        super().__init__(item_log_odds)
+        points = torch.tensor(sorted(propensities), dtype=torch.float32)
+        self.ratings: Tensor
+        self.log_odds: Tensor
+        self.register_buffer("ratings", points[:, 0].contiguous(), persistent=False)
+        self.register_buffer("log_odds", torch.logit(points[:, 1]), persistent=False)
+        self.steepness: Slope | None = None
+        if adjust:
+            self.steepness = Slope("positive")
+            nn.init.constant_(self.steepness.raw, float(torch.log(torch.expm1(torch.tensor(1.0)))))
+        else:
+            self.item_bias = nn.Parameter(torch.zeros_like(item_log_odds), requires_grad=False)
+
+    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
+        """Return the given log-odds at the ratings, adjusted if asked for."""
+        return self.selection(ratings) + take(self.item_bias, items)
+
+    def selection(self, ratings: Tensor) -> Tensor:
+        """Return the log-odds at the ratings, any shape."""
+        given = interpolate(ratings, self.ratings, self.log_odds)
+        if self.steepness is None:
+            return given
+        steepness: Tensor = self.steepness()
+        return steepness * (given - self.log_odds.mean())

@@ -1,0 +1,78 @@
+"""Logistic missing models: ignorable, shared slope, one slope an item, one weight a rating level."""
+
+import torch
+from torch import Tensor, nn
+
+from mnar_recsys.config import Sign
+from mnar_recsys.data import RatingScale
+from mnar_recsys.model.indexing import take
+from mnar_recsys.model.missing.base import MissingModel, Slope, interpolate
+
+
+class Ignorable(MissingModel):
+    """logit pi_ij = b_j: the mask does not depend on the rating, which makes the model MIWAE (Mattei & Frellsen 2019).
+
+    It keeps the items' biases so that its bound is comparable with that of the other missing models.
+    """
+
+    depends_on_rating = False
+
+    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
+        """Return the biases (1, I)."""
+        return take(self.item_bias, items)[None, :]
+
+    def selection(self, ratings: Tensor) -> Tensor:
+        """Return zeros: the rating adds nothing."""
+        return torch.zeros_like(ratings)
+
+
+class Logistic(MissingModel):
+    """logit pi_ij = w x_ij + b_j with one slope for all items (the paper's model for ratings) or one each.
+
+    Ratings enter centred at the training mean, in units of a quarter of the rating range, so that slope and bias
+    are nearly orthogonal and step sizes suit any scale. On 1-5 a unit is one star.
+    """
+
+    def __init__(self, item_log_odds: Tensor, scale: RatingScale, *, centre: float, sign: Sign, per_item: bool) -> None:
+        super().__init__(item_log_odds)
+        self.slope = Slope(sign, len(item_log_odds) if per_item else 1)
+        self.centre = centre
+        self.unit = scale.half_width / 2
+
+    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
+        """Return w x + b_j."""
+        slope: Tensor = self.slope()
+        if len(slope) > 1:
+            slope = take(slope, items)
+        return slope * ((ratings - self.centre) / self.unit) + take(self.item_bias, items)
+
+    def selection(self, ratings: Tensor) -> Tensor:
+        """Return the mean slope times the centred rating: (R,)."""
+        slope: Tensor = self.slope()
+        return slope.mean() * (ratings - self.centre) / self.unit
+
+
+class PerLevel(MissingModel):
+    """logit pi_ij = w[x_ij] + b_j with sum_r w[r] = 0; with a sign, w rises (or falls) from level to level.
+
+    Between levels, where a Gaussian decoder puts mass, w is interpolated.
+    """
+
+    def __init__(self, item_log_odds: Tensor, scale: RatingScale, *, sign: Sign) -> None:
+        super().__init__(item_log_odds)
+        self.levels: Tensor
+        self.register_buffer("levels", torch.tensor(scale.levels, dtype=torch.float32), persistent=False)
+        self.increments = Slope(sign, len(self.levels) - 1)
+
+    def weights(self) -> Tensor:
+        """W (R,), summing to 0."""
+        rising = nn.functional.pad(torch.cumsum(self.increments(), 0), (1, 0))
+        return rising - rising.mean()
+
+    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
+        """Return w[x] + b_j."""
+        return self.selection(ratings) + take(self.item_bias, items)
+
+    def selection(self, ratings: Tensor) -> Tensor:
+        """Return w at the ratings, any shape."""
+        return interpolate(ratings, self.levels, self.weights())

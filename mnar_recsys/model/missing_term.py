@@ -1,0 +1,113 @@
+"""log p(s | x_obs, x_mis) with the missing ratings drawn (the paper's estimator) or summed out.
+
+The two estimators differ in one method, the probability that a cell stays unrated given z.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from torch.utils.checkpoint import checkpoint
+
+from mnar_recsys.model.batch import UserBatch
+from mnar_recsys.model.decoders import Decoder, RatingDistribution
+from mnar_recsys.model.missing import MissingModel
+
+# Cells (S x B x I) worked on at a time: a block's temporaries then fit the processor's cache, and memory does not
+# grow with the batch, since the backward pass recomputes a block instead of storing it.
+BLOCK_CELLS = 400_000
+
+ALL_ITEMS = slice(None)
+
+
+class MissingTerm(ABC):
+    """Sum over the unrated cells of log p(s_ij = 0 | z), for each draw of z."""
+
+    def __init__(self, decoder: Decoder, missing: MissingModel) -> None:
+        self.decoder = decoder
+        self.missing = missing
+
+    def __call__(
+        self,
+        z: Tensor,
+        offset: Tensor | None,
+        batch: UserBatch,
+        noise: Tensor | None,
+        block_cells: int = BLOCK_CELLS,
+    ) -> Tensor:
+        """Return the term of each user: z (S, B, K), offset (S, B) of the log-odds -> (S, B)."""
+        if not self.missing.depends_on_rating and offset is None:
+            return self._constant(batch).expand(z.shape[:-1])
+        size = max(1, block_cells // (z.shape[0] * self.decoder.n_items))
+        parts = []
+        for start in range(0, batch.n_users, size):
+            users = slice(start, min(start + size, batch.n_users))
+            arguments = (
+                z[:, users],
+                None if offset is None else offset[:, users],
+                batch.block(users.start, users.stop),
+                None if noise is None else noise[:, users],
+            )
+            if torch.is_grad_enabled():
+                part = checkpoint(self._block, *arguments, use_reentrant=False, preserve_rng_state=False)
+            else:
+                part = self._block(*arguments)
+            parts.append(part)
+        return torch.cat(parts, dim=1)
+
+    def _block(self, z: Tensor, offset: Tensor | None, batch: UserBatch, noise: Tensor | None) -> Tensor:
+        unrated = batch.unrated(self.decoder.n_items)
+        if self.missing.depends_on_rating:
+            return self.sum_log_unrated(self.decoder.cells(z), offset, noise, unrated)
+        logit = self.missing.logit(z, ALL_ITEMS).squeeze(0)
+        return torch.einsum("sbi,bi->sb", logsigmoid(-_add(logit, offset)), unrated)
+
+    def _constant(self, batch: UserBatch) -> Tensor:
+        """Return the term of a mask that depends on nothing but the item: (B,)."""
+        logit = self.missing.logit(self.missing.item_bias, ALL_ITEMS).squeeze(0)
+        log_unrated = logsigmoid(-logit)
+        return log_unrated.sum() - batch.sum_by_user(log_unrated.index_select(0, batch.items))
+
+    @abstractmethod
+    def sum_log_unrated(
+        self, cells: RatingDistribution, offset: Tensor | None, noise: Tensor | None, unrated: Tensor
+    ) -> Tensor:
+        """Sum of log p(s = 0 | z) over the cells of a block where ``unrated`` (B, I) is 1: (S, B)."""
+
+
+class Marginal(MissingTerm):
+    """The missing rating summed out: log E[1 - pi(x) | z].
+
+    Exact for levels, Gauss-Hermite for a density. No noise in data space, and by Jensen's inequality a tighter
+    bound than ``Sampled``. No published deep latent-variable model that we know of has it.
+    """
+
+    def sum_log_unrated(
+        self,
+        cells: RatingDistribution,
+        offset: Tensor | None,
+        noise: Tensor | None,  # noqa: ARG002
+        unrated: Tensor,
+    ) -> Tensor:
+        """Sum log E[1 - pi(x) | z]."""
+        return cells.sum_log_unrated(self.missing.logit(cells.support, ALL_ITEMS), offset, unrated)
+
+
+class Sampled(MissingTerm):
+    """The missing rating drawn from p(x|z), reparameterised: log(1 - pi(x_mis)), eq. 9 of the paper."""
+
+    def sum_log_unrated(
+        self, cells: RatingDistribution, offset: Tensor | None, noise: Tensor | None, unrated: Tensor
+    ) -> Tensor:
+        """Sum log(1 - pi(x)) at one draw of every cell."""
+        if noise is None:
+            raise ValueError("the sampled estimator needs noise")
+        ratings, weights = cells.draw(noise).on_support()
+        logit = (weights * self.missing.logit(ratings, ALL_ITEMS)).sum(-2)
+        return torch.einsum("sbi,bi->sb", logsigmoid(-_add(logit, offset)), unrated)
+
+
+def _add(logit: Tensor, offset: Tensor | None) -> Tensor:
+    """Add (S, B) to the log-odds of a block of cells (..., I)."""
+    return logit if offset is None else logit + offset[..., None]

@@ -1,0 +1,77 @@
+"""The joint model p(x, s) and its amortised posterior: the parts wired together."""
+
+import torch
+from torch import Tensor, nn
+
+from mnar_recsys.model import latent
+from mnar_recsys.model.batch import UserBatch
+from mnar_recsys.model.bound import LogWeights
+from mnar_recsys.model.decoders import Decoder
+from mnar_recsys.model.encoder import SetEncoder
+from mnar_recsys.model.missing import MissingModel
+from mnar_recsys.model.missing_term import Marginal, MissingTerm, Sampled
+
+_INITIAL_LOG_ACTIVITY_SD = -0.5
+
+
+class MnarVae(nn.Module):
+    """not-MIWAE for ratings; with the ignorable missing model, MIWAE.
+
+    The latent has ``decoder.latent_size`` dimensions of taste and, with ``user_activity``, one more: the activity
+    a_i ~ N(0, tau^2), which shifts all log-odds of a user. The decoder does not see the activity.
+    """
+
+    def __init__(self, encoder: SetEncoder, decoder: Decoder, missing: MissingModel, *, user_activity: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.missing = missing
+        self.log_activity_sd = nn.Parameter(torch.tensor(_INITIAL_LOG_ACTIVITY_SD)) if user_activity else None
+
+    @property
+    def latent_size(self) -> int:
+        """Size of z with all its blocks."""
+        return self.encoder.latent_size
+
+    def estimator(self, *, marginal: bool) -> MissingTerm:
+        """Return the estimator of the missing-entry term, exact or drawn."""
+        return (Marginal if marginal else Sampled)(self.decoder, self.missing)
+
+    def split_latent(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Split z (S, B, K') into taste (S, B, K) and the offset of the log-odds (S, B), if there is one."""
+        if self.log_activity_sd is None:
+            return z, None
+        return z[..., :-1], z[..., -1] * torch.exp(self.log_activity_sd)
+
+    def sample_posterior(self, batch: UserBatch, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw z (S, B, K') from q; return it with log p(z) and log q(z|x_obs), each (S, B)."""
+        mean, log_sd = self.encoder(batch)
+        z = latent.rsample(mean, log_sd, noise)
+        return z, latent.log_prior(z), latent.log_posterior(noise, log_sd)
+
+    def log_weights(
+        self, batch: UserBatch, noise: Tensor, estimator: MissingTerm, cell_noise: Tensor | None = None
+    ) -> tuple[LogWeights, Tensor]:
+        """Return the terms of log w (eq. 9) and the draws z (S, B, K').
+
+        Parameters
+        ----------
+        batch : UserBatch
+            B users.
+        noise : Tensor
+            (S, B, K') standard normal.
+        estimator : MissingTerm
+            How the missing ratings are dealt with.
+        cell_noise : Tensor, optional
+            Noise of the sampled estimator, from ``decoder.noise((S, B, P))``.
+        """
+        z, log_p_z, log_q_z = self.sample_posterior(batch, noise)
+        taste, offset = self.split_latent(z)
+        log_p_x = batch.sum_by_user(self.decoder.pairs(taste, batch).log_prob(batch.ratings))
+        # (1, n) on the support axis: the pairs' own ratings.
+        logit = self.missing.logit(batch.ratings[None, :], batch.items).squeeze(0)
+        if offset is not None:
+            logit = logit + offset[:, batch.rows]
+        rated = batch.sum_by_user(nn.functional.logsigmoid(logit).expand(len(z), -1))
+        log_p_s = rated + estimator(taste, offset, batch, cell_noise)
+        return LogWeights(log_p_x, log_p_s, log_p_z, log_q_z), z

@@ -1,0 +1,189 @@
+"""A fitted model on disk: ``config.json weights.safetensors vocab.parquet ratings.parquet history.csv card.md``.
+
+Everything but the weights is checked before they load, and nothing is unpickled. The training ratings are part of
+the folder because predictions are conditional on them.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mnar_recsys.config import Settings
+from mnar_recsys.data import RatingLog, RatingScale, Vocabulary
+from mnar_recsys.errors import MnarError, ModelFolderError
+from mnar_recsys.files import atomic_path, write_text
+from mnar_recsys.model.build import build_model
+from mnar_recsys.model.mnar_vae import MnarVae
+
+FORMAT = 1
+CHECKPOINT = "checkpoint.safetensors"
+_REQUIRED = ("config.json", "vocab.parquet", "ratings.parquet", "weights.safetensors")
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """What a fit gives, and what a folder holds."""
+
+    settings: Settings
+    seed: int
+    log: RatingLog
+    model: MnarVae
+    history: tuple[dict[str, float], ...]
+    finished: bool
+
+
+def fingerprint(log: RatingLog, settings: Settings, seed: int) -> str:
+    """Return a digest of everything that decides a fit."""
+    digest = hashlib.sha256(settings.model_dump_json().encode())
+    digest.update(json.dumps([seed, log.scale.to_dict()]).encode())
+    for vocabulary in (log.users, log.catalogue):
+        digest.update("\n".join(map(str, vocabulary.ids.tolist())).encode())
+    for array in (log.indptr, log.items, log.ratings):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def write_data(folder: Path, log: RatingLog, settings: Settings, seed: int) -> None:
+    """Write what does not change during training: settings, ids, ratings."""
+    config = {
+        "format": FORMAT,
+        "fingerprint": fingerprint(log, settings, seed),
+        "seed": seed,
+        "scale": log.scale.to_dict(),
+        "settings": settings.model_dump(mode="json"),
+    }
+    with atomic_path(folder / "vocab.parquet") as path:
+        pq.write_table(_vocab_table(log), path)
+    with atomic_path(folder / "ratings.parquet") as path:
+        pq.write_table(pa.table({"user": log.rows, "item": log.items, "rating": log.ratings}), path)
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def write_weights(
+    folder: Path,
+    weights: dict[str, Tensor],
+    history: Sequence[dict[str, float]],
+    print_of: str,
+    *,
+    finished: bool,
+) -> None:
+    """Write weights and history as training goes on; each file whole or not at all."""
+    with atomic_path(folder / "history.csv") as path:
+        pd.DataFrame(list(history)).to_csv(path, index=False)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    metadata = {"fingerprint": print_of, "finished": json.dumps(finished)}
+    with atomic_path(folder / "weights.safetensors") as path:
+        save_file(tensors, path, metadata=metadata)
+
+
+def read_model(folder: str | Path) -> FittedModel:
+    """Load a model folder.
+
+    Raises
+    ------
+    ModelFolderError
+        If a file is absent, damaged, of another format, or does not belong to the others.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelFolderError(f"{folder}: no such model folder; train one with `mnar-recsys train`")
+    absent = [name for name in _REQUIRED if not (folder / name).is_file()]
+    if absent:
+        raise ModelFolderError(
+            f"{folder}: not a complete model folder, {', '.join(absent)} missing; train the model again"
+        )
+    config = _read_config(folder / "config.json")
+    settings, seed = Settings.from_dict(config["settings"]), int(config["seed"])
+    log = _read_log(folder, RatingScale.from_dict(config["scale"]))
+    if fingerprint(log, settings, seed) != config["fingerprint"]:
+        raise ModelFolderError(
+            f"{folder}: ratings.parquet, vocab.parquet and config.json do not belong together; train the model again"
+        )
+    weights, finished = _read_weights(folder / "weights.safetensors", config["fingerprint"])
+    model = build_model(settings.model, log, seed)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelFolderError(
+            f"{folder / 'weights.safetensors'}: the weights do not fit config.json ({reason}); train the model again"
+        ) from error
+    return FittedModel(settings, seed, log, model, _read_history(folder / "history.csv"), finished)
+
+
+def _vocab_table(log: RatingLog) -> pa.Table:
+    kinds, ids, is_text = [], [], {}
+    for kind, vocabulary in (("user", log.users), ("item", log.catalogue)):
+        kinds += [kind] * len(vocabulary)
+        ids += [str(value) for value in vocabulary.ids.tolist()]
+        is_text[kind] = vocabulary.is_text
+    table = pa.table({"kind": pa.array(kinds), "id": pa.array(ids)})
+    return table.replace_schema_metadata({"is_text": json.dumps(is_text)})
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        found = config["format"]
+        config["settings"], config["seed"], config["scale"], config["fingerprint"]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ModelFolderError(f"{path}: not the settings of a model of this package ({error})") from error
+    if found != FORMAT:
+        raise ModelFolderError(f"{path}: model format {found} found, {FORMAT} expected; train the model again")
+    return dict(config)
+
+
+def _read_log(folder: Path, scale: RatingScale) -> RatingLog:
+    try:
+        vocab = pq.read_table(folder / "vocab.parquet")
+        is_text = json.loads(vocab.schema.metadata[b"is_text"])
+        frame = vocab.to_pandas()
+        ids = {
+            kind: Vocabulary.from_ids(np.asarray(values if is_text[kind] else values.astype(np.int64)), kind)
+            for kind, values in ((kind, frame.loc[frame["kind"] == kind, "id"]) for kind in ("user", "item"))
+        }
+        ratings = pq.read_table(folder / "ratings.parquet")
+        users, items, values = (ratings.column(name).to_numpy() for name in ("user", "item", "rating"))
+        return RatingLog.from_arrays(
+            ids["user"].take(users),
+            ids["item"].take(items),
+            values,
+            scale=scale,
+            user_ids=ids["user"],
+            catalogue=ids["item"],
+        )
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, IndexError, MnarError) as error:
+        raise ModelFolderError(
+            f"{folder}: vocab.parquet or ratings.parquet is damaged ({error}); train the model again"
+        ) from error
+
+
+def _read_weights(path: Path, expected: str) -> tuple[dict[str, Tensor], bool]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("fingerprint") != expected:
+                raise ModelFolderError(f"{path}: the weights belong to another model; train the model again")
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ModelFolderError(f"{path}: damaged weights ({error}); train the model again") from error
+    return weights, bool(json.loads(metadata.get("finished", "true")))
+
+
+def _read_history(path: Path) -> tuple[dict[str, float], ...]:
+    try:
+        rows = pd.read_csv(path).to_dict("records")
+    except (OSError, ValueError):
+        return ()  # the history is for people; a model predicts without it
+    return tuple({str(key): float(value) for key, value in row.items()} for row in rows)

@@ -1,0 +1,63 @@
+"""Draws from p(z | x_obs, s) by self-normalised importance sampling (appendix B of the paper)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mnar_recsys.model.batch import UserBatch
+from mnar_recsys.model.bound import effective_sample_size
+from mnar_recsys.model.mnar_vae import MnarVae
+
+
+@dataclass(frozen=True)
+class UserPosterior:
+    """S weighted draws of the latent of B users."""
+
+    taste: Tensor
+    """(S, B, K)"""
+    offset: Tensor | None
+    """(S, B) shift of the log-odds of rating"""
+    share: Tensor
+    """(S, B) weights, summing to 1 over S"""
+    ess: Tensor
+    """(B,) effective sample size, between 1 and S"""
+
+    def keep(self, picks: Tensor) -> "UserPosterior":
+        """Return one draw of each user, ``picks`` (B,), as a posterior with S = 1."""
+        users = torch.arange(len(picks), device=picks.device)
+        offset = None if self.offset is None else self.offset[picks, users][None]
+        ones = torch.ones_like(self.share[:1])
+        return UserPosterior(self.taste[picks, users][None], offset, ones, ones[0])
+
+
+def quasi_normal(draws: int, size: int, seed: int) -> Tensor:
+    """Return (S, 1, size) standard normal points, evenly spread (scrambled Sobol): a small S goes further.
+
+    All users share them, so a prediction does not depend on which others are made with it.
+    """
+    engine = torch.quasirandom.SobolEngine(size, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    points: Tensor = engine.draw(draws)
+    normal: Tensor = torch.special.ndtri(points.clamp(1e-6, 1 - 1e-6))
+    return normal.unsqueeze(1)
+
+
+def infer(
+    model: MnarVae, batch: UserBatch, noise: Tensor, cell_generator: torch.Generator | None = None
+) -> UserPosterior:
+    """Draw z for the users of a batch and weight the draws by eq. 9.
+
+    The weights sum the missing ratings out; with a ``cell_generator`` they contain one draw of each instead, as
+    eq. 17 has them. Users without ratings get the prior with equal weights: of them nothing is known, not even
+    whether they had the chance to rate.
+    """
+    with torch.no_grad():
+        noise = noise.expand(-1, batch.n_users, -1)
+        shape = (len(noise), batch.n_users, model.decoder.n_items)
+        cell_noise = None if cell_generator is None else model.decoder.noise(shape, cell_generator)
+        weights, z = model.log_weights(batch, noise, model.estimator(marginal=cell_noise is None), cell_noise)
+        cold = torch.from_numpy(batch.counts == 0).to(z.device)
+        z = torch.where(cold[:, None], noise, z)
+        log_w = torch.where(cold, torch.zeros_like(weights.total), weights.total)
+        taste, offset = model.split_latent(z)
+        return UserPosterior(taste, offset, torch.softmax(log_w, dim=0), effective_sample_size(log_w))

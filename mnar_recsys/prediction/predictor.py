@@ -1,0 +1,274 @@
+"""Predictions for pairs of users and items: posterior moments, quantiles, level probabilities, draws."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mnar_recsys.data import RatingLog
+from mnar_recsys.model.batch import UserBatch, make_batch
+from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.prediction.cells import (
+    RATED,
+    UNRATED,
+    UNTILTED,
+    CellPosterior,
+    Estimand,
+    level_masses,
+    quantiles,
+)
+from mnar_recsys.prediction.posterior import UserPosterior, infer, quasi_normal
+from mnar_recsys.rng import torch_seed
+
+DRAWS = 256
+UNKNOWN = -1
+
+_CELLS_AT_ONCE = 4_000_000
+_USERS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Of n pairs, in the order asked for; rating points unless said otherwise."""
+
+    mean: NDArray[np.float32]
+    sd: NDArray[np.float32]
+    """of a rating"""
+    mean_se: NDArray[np.float32]
+    """of its expectation, given the fitted model"""
+    quantiles: NDArray[np.float32]
+    """(q, n)"""
+    levels: NDArray[np.float32] | None
+    """(n, R) probability of each rating level"""
+    propensity: NDArray[np.float32]
+    """probability that the person rates the item by choice"""
+    cold: NDArray[np.bool_]
+    """the user or the item was not in the log, or had no rating: the prediction rests on the prior"""
+    ess: NDArray[np.float32]
+    """effective sample size of the user's draws"""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Pairs of one group of users, sorted by user."""
+
+    posterior: UserPosterior
+    """of the B users of the group"""
+    rows: NDArray[np.int64]
+    """(n,) in 0..B-1"""
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+
+
+class Predictor:
+    """Posterior predictions of a fitted model for the users of a log.
+
+    Parameters
+    ----------
+    model : MnarVae
+        Fitted.
+    log : RatingLog
+        The ratings to condition on; its catalogue is the model's.
+    seed : int
+        Fixes the draws. They are shared by all users, so that a prediction does not depend on its neighbours.
+    draws : int
+        Posterior draws S.
+    estimand : Estimand
+        ``CONDITIONAL`` counts a cell's own missingness, ``PAPER`` is eq. 18.
+    """
+
+    def __init__(
+        self,
+        model: MnarVae,
+        log: RatingLog,
+        *,
+        seed: int = 0,
+        draws: int = DRAWS,
+        estimand: Estimand = Estimand.CONDITIONAL,
+    ) -> None:
+        self.model = model.eval()
+        self.log = log
+        self.seed = seed
+        self.estimand = estimand
+        self.device = next(model.parameters()).device
+        self.grid = model.decoder.grid()
+        self.noise = quasi_normal(draws, model.latent_size, torch_seed(seed, "predict")).to(self.device)
+        self._n_ratings = np.diff(log.indptr)
+        # One key a rated cell; sorted, because users and the items inside a user are.
+        self._rated_keys = log.rows.astype(np.int64) * log.n_items + log.items
+
+    def predict(
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        *,
+        probabilities: Sequence[float] = (),
+        levels: bool = False,
+    ) -> Predictions:
+        """Predict pairs given by index into the log's users and catalogue, ``UNKNOWN`` for those outside.
+
+        Parameters
+        ----------
+        users, items : ndarray
+            (n,) each.
+        probabilities : sequence of float
+            Quantiles wanted.
+        levels : bool
+            Whether level probabilities are wanted; the scale must have levels.
+        """
+        order = np.argsort(users, kind="stable")
+        back = np.argsort(order, kind="stable")
+        chunks = self._chunks(users[order], items[order])
+        with torch.no_grad():
+            parts = [self._describe(chunk, tuple(probabilities), levels) for chunk in chunks]
+        columns = {key: np.concatenate([part[key] for part in parts], axis=-1)[..., back] for key in parts[0]}
+        shares = columns.pop("levels") if levels else None
+        return Predictions(
+            levels=None if shares is None else np.ascontiguousarray(shares.T),
+            cold=self._is_cold(users, items),
+            **columns,
+        )
+
+    def draw(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], count: int, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Draw ratings from p(x_mis | x_obs, s), sorted by user, indices inside the log: (count, n).
+
+        Sampling importance resampling: for each draw a user's z is picked by its weight, then every rating from its
+        conditional distribution. On a level scale draws are levels.
+        """
+        drawn = []
+        picks = np.zeros((count, 0), dtype=np.int64)
+        group: UserPosterior | None = None
+        with torch.no_grad():
+            for chunk in self._chunks(users, items):
+                if chunk.posterior is not group:  # pairs of one user may fall into several chunks: one pick for all
+                    group = chunk.posterior
+                    shares = np.broadcast_to(group.share.T.cpu().numpy(), (count, *group.share.T.shape))
+                    picks = pick(shares, rng)  # (count, B)
+                drawn.append([self._draw_once(chunk, one, rng) for one in picks])
+        return np.concatenate(drawn, axis=1) if drawn else np.zeros((count, 0), dtype=np.float32)
+
+    def _draw_once(self, chunk: _Chunk, picks: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float32]:
+        single = chunk.posterior.keep(torch.from_numpy(picks).to(self.device))
+        masses = self._cells(single, chunk, chunk.items).masses(self.grid)  # (G, n)
+        place = torch.from_numpy(pick(masses.T.cpu().numpy(), rng))
+        lower, upper = self.grid.lower.cpu()[place].numpy(), self.grid.upper.cpu()[place].numpy()
+        ratings = lower + rng.random(len(lower)) * (upper - lower)
+        scale = self.log.scale
+        return np.asarray(scale.clip(ratings) if scale.levels is None else scale.nearest_level(ratings), np.float32)
+
+    def _chunks(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> Iterator[_Chunk]:
+        distinct, starts = np.unique(users, return_index=True)
+        ends = np.append(starts[1:], len(users))
+        size = max(1, _CELLS_AT_ONCE // (len(self.noise) * max(len(self.grid.centre), 8)))
+        for first in range(0, len(distinct), _USERS_AT_ONCE):
+            group = distinct[first : first + _USERS_AT_ONCE]
+            posterior = self._posterior(group)
+            for start in range(starts[first], ends[first + len(group) - 1], size):
+                pairs = slice(start, min(start + size, ends[first + len(group) - 1]))
+                yield _Chunk(posterior, np.searchsorted(group, users[pairs]), users[pairs], items[pairs])
+
+    def _posterior(self, users: NDArray[np.int64]) -> UserPosterior:
+        batch = make_batch(self.log, users[users != UNKNOWN], self.device)
+        if UNKNOWN in users:  # sorted, so the one unknown user is the first: someone without ratings
+            batch = UserBatch(batch.rows + 1, batch.items, batch.ratings, np.append(0, batch.counts))
+        generator = None
+        if self.estimand is Estimand.PAPER:
+            generator = torch.Generator(self.device)
+            generator.manual_seed(torch_seed(self.seed, "cells", int(users[-1]) + 1))
+        return infer(self.model, batch, self.noise, generator)
+
+    def _cells(
+        self, posterior: UserPosterior, chunk: _Chunk, items: NDArray[np.int64], *, untilted: bool = False
+    ) -> CellPosterior:
+        """Return the mixture for the pairs of a chunk, with ``items`` in place of its items."""
+        rows = torch.from_numpy(chunk.rows).to(self.device)
+        item = torch.from_numpy(items).to(self.device)
+        counts = np.bincount(chunk.rows, minlength=posterior.taste.shape[1])
+        pairs = UserBatch(rows, item, torch.empty(0), counts)
+        status = np.full(len(items), UNTILTED) if untilted else self._status(chunk.users, items)
+        return CellPosterior(
+            self.model.decoder.pairs(posterior.taste, pairs),
+            self.model.missing,
+            item,
+            offset=None if posterior.offset is None else posterior.offset.index_select(1, rows),
+            share=posterior.share.index_select(1, rows),
+            status=torch.from_numpy(status).to(self.device),
+        )
+
+    def _status(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self.estimand is Estimand.PAPER:
+            return np.full(len(items), UNTILTED)
+        keys = users * self.log.n_items + items
+        place = np.minimum(np.searchsorted(self._rated_keys, keys), len(self._rated_keys) - 1)
+        rated = self._rated_keys[place] == keys
+        return np.where(self._has_no_ratings(users), UNTILTED, np.where(rated, RATED, UNRATED))
+
+    def _has_no_ratings(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.asarray((users == UNKNOWN) | (self._n_ratings[users] == 0))
+
+    def _is_cold(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        n_raters = np.bincount(self.log.items, minlength=self.log.n_items)
+        return np.asarray(self._has_no_ratings(users) | (items == UNKNOWN) | (n_raters[items] == 0))
+
+    def _describe(self, chunk: _Chunk, probabilities: tuple[float, ...], levels: bool) -> dict[str, Any]:
+        """Return the columns of a chunk, the pairs on the last axis."""
+        known = chunk.items != UNKNOWN
+        cells = self._cells(chunk.posterior, chunk, np.where(known, chunk.items, 0))
+        columns = self._columns(cells, probabilities, levels)
+        columns["ess"] = chunk.posterior.ess.cpu().numpy()[chunk.rows]
+        for place in np.flatnonzero(~known):
+            for key, values in self._average_item(chunk, int(place), probabilities, levels).items():
+                columns[key][..., place] = values
+        return columns
+
+    def _columns(
+        self, cells: CellPosterior, probabilities: tuple[float, ...], levels: bool, *, average: bool = False
+    ) -> dict[str, Any]:
+        moments = cells.moments()
+        if average:
+            moments = moments.over_items()
+        columns = {
+            "mean": self._clip(moments.mean),
+            "sd": moments.sd.cpu().numpy(),
+            "mean_se": moments.mean_se.cpu().numpy(),
+            "propensity": moments.propensity.cpu().numpy(),
+            "quantiles": np.zeros((0, len(moments.mean)), dtype=np.float32),
+        }
+        if probabilities or levels:
+            masses = cells.masses(self.grid)  # (G, n)
+            masses = masses.mean(-1, keepdim=True) if average else masses
+            wanted = torch.tensor(probabilities, device=self.device)
+            columns["quantiles"] = self._clip(quantiles(masses, self.grid, wanted))
+            if levels:
+                on_scale = torch.tensor(self.log.scale.levels, dtype=torch.float32, device=self.device)
+                columns["levels"] = level_masses(masses, self.grid, on_scale).cpu().numpy()
+        return columns
+
+    def _average_item(
+        self, chunk: _Chunk, place: int, probabilities: tuple[float, ...], levels: bool
+    ) -> dict[str, Any]:
+        """Return what is known of an item outside the catalogue: it is like one drawn from it at random."""
+        items = np.arange(self.log.n_items)
+        rows, users = np.full(len(items), chunk.rows[place]), np.full(len(items), chunk.users[place])
+        everything = _Chunk(chunk.posterior, rows, users, items)
+        cells = self._cells(chunk.posterior, everything, items, untilted=True)
+        return {
+            key: values[..., 0] for key, values in self._columns(cells, probabilities, levels, average=True).items()
+        }
+
+    def _clip(self, ratings: torch.Tensor) -> NDArray[np.float32]:
+        """Return ratings inside the scale: a density may reach beyond it."""
+        return ratings.clamp(self.log.scale.low, self.log.scale.high).cpu().numpy()
+
+
+def pick(shares: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw an index along the last axis with the given probabilities: (..., G) -> (...)."""
+    cumulative = np.cumsum(shares, axis=-1, dtype=np.float64)
+    threshold = rng.random(shares.shape[:-1]) * cumulative[..., -1]
+    index = (cumulative <= threshold[..., None]).sum(-1)
+    return np.asarray(np.minimum(index, shares.shape[-1] - 1))

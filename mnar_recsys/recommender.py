@@ -1,0 +1,235 @@
+"""The façade: fit a log, predict what people would have said."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mnar_recsys.checks import check_same_length
+from mnar_recsys.config import Settings, preset
+from mnar_recsys.data import RatingLog
+from mnar_recsys.errors import ConfigError, DataError, ModelFolderError, NotFittedError
+from mnar_recsys.files import write_text
+from mnar_recsys.model.build import build_model
+from mnar_recsys.model_card import model_card
+from mnar_recsys.model_folder import (
+    CHECKPOINT,
+    FittedModel,
+    fingerprint,
+    read_model,
+    write_data,
+    write_weights,
+)
+from mnar_recsys.prediction.predictor import UNKNOWN, Predictions, Predictor
+from mnar_recsys.rng import torch_seed
+from mnar_recsys.training import BoundTerms, Trainer, load_checkpoint, save_checkpoint
+
+OnStep = Callable[[Trainer, BoundTerms], None]
+
+
+class MNARRecommender:
+    """Debiased rating predictions from a self-selected log (not-MIWAE; Ipsen, Mattei & Frellsen 2021).
+
+    Parameters
+    ----------
+    settings : Settings or str
+        All settings, or the name of a preset (``"default"``, ``"yahoo-r3"``).
+    **changes
+        Single settings that differ, for example ``decoder="gaussian"`` or ``sign="free"``.
+
+    Examples
+    --------
+    >>> log = RatingLog.read_csv("ratings.csv")                             # doctest: +SKIP
+    >>> model = MNARRecommender().fit(log, seed=0)                          # doctest: +SKIP
+    >>> mean = model.predict(users, items)                                  # doctest: +SKIP
+    >>> low, high = model.predict_quantiles(users, items, (0.05, 0.95))     # doctest: +SKIP
+    """
+
+    def __init__(self, settings: Settings | str = "default", **changes: Any) -> None:
+        chosen = preset(settings) if isinstance(settings, str) else settings
+        self.settings = chosen.replace(changes)
+        self._fitted: FittedModel | None = None
+        self._predictor: Predictor | None = None
+
+    def fit(
+        self,
+        log: RatingLog,
+        *,
+        seed: int = 0,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        on_step: OnStep | None = None,
+    ) -> Self:
+        """Fit the joint model of ratings and mask.
+
+        Parameters
+        ----------
+        log : RatingLog
+            Self-selected ratings.
+        seed : int
+            Fixes starting weights, batches, noise and held-out users.
+        folder : path, optional
+            Write the model here, with a checkpoint at each look at the held-out users. Must not exist yet, or be
+            empty, unless ``resume``.
+        resume : bool
+            Go on from the checkpoint in ``folder``; needs the same ratings, settings and seed. The result is the
+            one of an uninterrupted run, bit for bit on the CPU.
+        on_step : callable, optional
+            Called after each step with the trainer and the terms of the bound.
+
+        Raises
+        ------
+        ConfigError, DataError
+            If the settings do not fit the log.
+        ModelFolderError
+            If the folder is in use, or cannot be resumed from.
+        DivergedError
+            If the bound stops being finite; the folder keeps the last checkpoint.
+        """
+        path = None if folder is None else Path(folder)
+        print_of = fingerprint(log, self.settings, seed)
+        if path is not None and resume and not (path / CHECKPOINT).exists():
+            return self._take_finished(path, print_of)
+        model = build_model(self.settings.model, log, torch_seed(seed, "weights"))
+        trainer = Trainer(model, log, self.settings, seed=seed)
+        if path is not None:
+            _prepare_folder(path, trainer, print_of, resume=resume)
+
+        def write(at: Trainer) -> None:
+            if path is not None:
+                _checkpoint(path, at, log, self.settings, seed)
+
+        trainer.run(on_step, write)
+        history = tuple(trainer.progress.history)
+        self._fitted = FittedModel(self.settings, seed, log, model, history, finished=True)
+        self._predictor = Predictor(model, log, seed=seed)
+        if path is not None:
+            self.save(path)
+            (path / CHECKPOINT).unlink(missing_ok=True)
+        return self
+
+    def _take_finished(self, path: Path, print_of: str) -> Self:
+        """Resume a run that had already ended: its folder has no checkpoint any more."""
+        fitted = read_model(path)
+        if not fitted.finished or fingerprint(fitted.log, fitted.settings, fitted.seed) != print_of:
+            raise ModelFolderError(
+                f"{path}: no checkpoint of a run with these ratings, settings and seed; train without --resume"
+            )
+        self._fitted, self._predictor = fitted, Predictor(fitted.model, fitted.log, seed=fitted.seed)
+        return self
+
+    @property
+    def fitted(self) -> FittedModel:
+        """The fitted parts; raises NotFittedError before ``fit`` or ``load``."""
+        if self._fitted is None:
+            raise NotFittedError("the recommender is not fitted; call fit(log) or MNARRecommender.load(folder) first")
+        return self._fitted
+
+    @property
+    def predictor(self) -> Predictor:
+        """Posterior predictions by index; raises NotFittedError before ``fit`` or ``load``."""
+        if self._predictor is None:
+            raise NotFittedError("the recommender is not fitted; call fit(log) or MNARRecommender.load(folder) first")
+        return self._predictor
+
+    def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
+        """Return the posterior mean of each pair's rating: ids (n,), (n,) -> (n,) in rating points."""
+        return self.predict_full(users, items).mean
+
+    def predict_quantiles(
+        self, users: ArrayLike, items: ArrayLike, probabilities: Sequence[float]
+    ) -> NDArray[np.float32]:
+        """Return quantiles of each pair's rating: (q, n) in rating points; on a level scale, levels."""
+        if not all(0 < p < 1 for p in probabilities):
+            raise ConfigError(f"probabilities must lie between 0 and 1; found {tuple(probabilities)}")
+        return self.predict_full(users, items, probabilities=probabilities).quantiles
+
+    def predict_levels(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
+        """Return the probability of each rating level: (n, R); raises ConfigError if the scale has no levels."""
+        levels = self.predict_full(users, items, levels=True).levels
+        if levels is None:
+            raise ConfigError("the scale has no levels")
+        return levels
+
+    def predict_full(
+        self, users: ArrayLike, items: ArrayLike, *, probabilities: Sequence[float] = (), levels: bool = False
+    ) -> Predictions:
+        """Return everything known of pairs of original ids; ids outside the log get the prior, flagged ``cold``.
+
+        Raises
+        ------
+        DataError
+            If users and items differ in length, or ids are of another kind than the log's.
+        ConfigError
+            If level probabilities are asked for on a scale without levels.
+        """
+        log = self.fitted.log
+        if levels and log.scale.levels is None:
+            raise ConfigError(f"level probabilities need rating levels, but the scale is {log.scale.describe()}")
+        user, item = log.users.index(users), log.catalogue.index(items)
+        check_same_length(users=user, items=item)
+        return self.predictor.predict(user, item, probabilities=probabilities, levels=levels)
+
+    def condition_on(self, log: RatingLog) -> Self:
+        """Return this model conditioned on other ratings, for new users without retraining.
+
+        The log's items must be among the model's and its scale the model's.
+        """
+        fitted = self.fitted
+        if log.scale != fitted.log.scale:
+            raise DataError(
+                f"the new ratings' scale is {log.scale.describe()}, the model's {fitted.log.scale.describe()}; "
+                "read them with the model's scale"
+            )
+        known = log.reindex(log.users, fitted.log.catalogue)
+        other = type(self)(fitted.settings)
+        other._fitted = FittedModel(fitted.settings, fitted.seed, known, fitted.model, fitted.history, fitted.finished)
+        other._predictor = Predictor(fitted.model, known, seed=fitted.seed)
+        return other
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder; each file whole or not at all."""
+        fitted, path = self.fitted, Path(folder)
+        print_of = fingerprint(fitted.log, fitted.settings, fitted.seed)
+        write_data(path, fitted.log, fitted.settings, fitted.seed)
+        write_weights(path, fitted.model.state_dict(), fitted.history, print_of, finished=fitted.finished)
+        write_text(path / "card.md", model_card(fitted))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Load a model folder; raises ModelFolderError with what is wrong with it."""
+        fitted = read_model(folder)
+        recommender = cls(fitted.settings)
+        recommender._fitted = fitted
+        recommender._predictor = Predictor(fitted.model, fitted.log, seed=fitted.seed)
+        return recommender
+
+
+def _prepare_folder(path: Path, trainer: Trainer, print_of: str, *, resume: bool) -> None:
+    """Refuse a folder in use, or restore the trainer from its checkpoint."""
+    if resume:
+        best, progress = load_checkpoint(path / CHECKPOINT, trainer.model, trainer.optimizer, print_of)
+        trainer.best, trainer.progress = best, progress
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ModelFolderError(f"{path}: exists and is not empty; choose another folder, or resume with --resume")
+
+
+def _checkpoint(path: Path, trainer: Trainer, log: RatingLog, settings: Settings, seed: int) -> None:
+    """Leave a folder that both loads as a model and resumes."""
+    print_of = fingerprint(log, settings, seed)
+    if not (path / "config.json").exists():
+        write_data(path, log, settings, seed)
+    write_weights(path, trainer.best, trainer.progress.history, print_of, finished=trainer.progress.finished)
+    save_checkpoint(
+        path / CHECKPOINT,
+        model=trainer.model,
+        best=trainer.best,
+        optimizer=trainer.optimizer,
+        progress=trainer.progress,
+        fingerprint=print_of,
+    )
+
+
+__all__ = ["UNKNOWN", "MNARRecommender", "Predictions"]

@@ -1,0 +1,94 @@
+"""Everything a run needs to go on where it stopped, as one safetensors file: nothing is unpickled."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from mnar_recsys.errors import ModelFolderError
+from mnar_recsys.files import atomic_path
+
+
+@dataclass
+class Progress:
+    """Where a run stands; plain numbers only."""
+
+    step: int = 0
+    """updates made"""
+    best_step: int = 0
+    best_bound: float = -float("inf")
+    """held-out joint bound of the best weights, nats a user, higher is better"""
+    looks_without_gain: int = 0
+    rate_cuts: int = 0
+    finished: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+    """a row for each look at the held-out users"""
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return a detached copy of the model's weights."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    model: nn.Module,
+    best: dict[str, Tensor],
+    optimizer: Adam,
+    progress: Progress,
+    fingerprint: str,
+) -> None:
+    """Write weights, best weights, optimiser state and progress, whole or not at all."""
+    tensors = {f"model.{name}": tensor for name, tensor in copy_weights(model).items()}
+    tensors |= {f"best.{name}": tensor.clone() for name, tensor in best.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{key}": torch.as_tensor(value).clone() for key, value in state.items()}
+    rate = optimizer.param_groups[0]["lr"]
+    described = json.dumps({"progress": asdict(progress), "rate": rate, "fingerprint": fingerprint})
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"checkpoint": described})
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: Adam, fingerprint: str
+) -> tuple[dict[str, Tensor], Progress]:
+    """Restore model and optimiser in place; return the best weights and the progress.
+
+    Raises
+    ------
+    ModelFolderError
+        If the file is absent, damaged, or was written with other data, settings or seed.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            described: dict[str, Any] = json.loads(file.metadata()["checkpoint"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError as error:
+        raise ModelFolderError(f"{path}: no checkpoint to resume from; train without --resume") from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelFolderError(f"{path}: not a readable checkpoint ({error}); train again without --resume") from error
+    if described["fingerprint"] != fingerprint:
+        raise ModelFolderError(
+            f"{path}: the checkpoint was written with other ratings, settings or seed; "
+            "resume with the same ones, or train again without --resume"
+        )
+    model.load_state_dict(_under("model.", tensors))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _under("adam.", tensors).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    groups[0]["lr"] = described["rate"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return _under("best.", tensors), Progress(**described["progress"])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
