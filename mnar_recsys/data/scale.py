@@ -32,6 +32,9 @@ class RatingScale:
     step: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("low", "high", "step"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else float(value))
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
             raise ConfigError(f"a rating scale needs low < high, both finite; found low {self.low}, high {self.high}")
         if self.step is None:

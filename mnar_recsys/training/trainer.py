@@ -205,7 +205,7 @@ class Trainer:
         self.optimizer = self._new_optimizer(self.optimizer.param_groups[0]["lr"] / _RATE_CUT)
 
     def _slope(self) -> dict[str, float]:
-        """Return the selection between the ends of the scale, in nats: the log-odds of rating the best beside the worst."""
+        """Return the log-odds that the best rating adds to being given, beside the worst, in nats."""
         ends = torch.tensor([self.log.scale.low, self.log.scale.high], device=self.device)
         with torch.no_grad():
             low, high = self.model.missing.selection(ends).tolist()
