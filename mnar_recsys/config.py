@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mnar_recsys.errors import ConfigError
 
-DecoderName = Literal["gaussian", "categorical"]
+DecoderName = Literal["ordinal", "categorical", "gaussian"]
 MissingName = Literal["ignorable", "shared", "per-item", "per-level", "known"]
 Sign = Literal["positive", "negative", "free"]
 EstimatorName = Literal["marginal", "sampled"]
@@ -20,8 +20,9 @@ class _Settings(BaseModel):
 class ModelConfig(_Settings):
     """The parts of the model and their sizes (symbols of the paper in brackets)."""
 
-    decoder: DecoderName = "categorical"
-    """p(x|z): `gaussian` (sigmoid mean on the rating range) or `categorical` (one probability a level)."""
+    decoder: DecoderName = "ordinal"
+    """p(x|z): `ordinal` (cumulative logit), `categorical` (one probability a level) or `gaussian` (sigmoid mean on
+    the rating range)."""
     missing: MissingName = "shared"
     """p(s|x): one slope for all items (`shared`), one each (`per-item`), one weight a rating level (`per-level`),
     a given mechanism (`known`), or none (`ignorable`, which is MIWAE)."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from mnar_recsys.config import ModelConfig
 from mnar_recsys.data import RatingLog, RatingScale
 from mnar_recsys.errors import ConfigError
-from mnar_recsys.model.decoders import CategoricalDecoder, Decoder, GaussianDecoder
+from mnar_recsys.model.decoders import CategoricalDecoder, Decoder, GaussianDecoder, OrdinalDecoder
 from mnar_recsys.model.encoder import SetEncoder
 from mnar_recsys.model.missing import Ignorable, Known, Logistic, MissingModel, PerLevel
 from mnar_recsys.model.mnar_vae import MnarVae
@@ -50,6 +50,14 @@ def _decoder(config: ModelConfig, log: RatingLog) -> Decoder:
             quadrature_nodes=config.quadrature_nodes,
         )
     _need_levels(f"decoder '{config.decoder}'", log.scale, "choose the Gaussian decoder")
+    if config.decoder == "ordinal":
+        return OrdinalDecoder(
+            _item_scores(log),
+            _level_shares(log),
+            log.scale,
+            latent_size=config.latent_size,
+            temperature=config.gumbel_temperature,
+        )
     return CategoricalDecoder(
         _item_level_shares(log),
         log.scale,
@@ -88,6 +96,18 @@ def _item_means(log: RatingLog) -> Tensor:
     sums = np.bincount(log.items, weights=log.ratings, minlength=log.n_items)
     mean = (sums + _SHRINKAGE * np.mean(log.ratings)) / (counts + _SHRINKAGE)
     return torch.from_numpy(mean).float()
+
+
+def _item_scores(log: RatingLog) -> Tensor:
+    """Return starting scores (P,): the logit of the item's mean place on the scale, less that of all ratings."""
+    place = (_item_means(log) - log.scale.low) / (log.scale.high - log.scale.low)
+    overall = (float(np.mean(log.ratings)) - log.scale.low) / (log.scale.high - log.scale.low)
+    return torch.logit(place.clamp(0.02, 0.98)) - torch.logit(torch.tensor(overall).clamp(0.02, 0.98))
+
+
+def _level_shares(log: RatingLog) -> Tensor:
+    counts = np.bincount(log.scale.level_index(log.ratings), minlength=log.scale.n_levels or 0) + 1.0
+    return torch.from_numpy(counts / counts.sum()).float()
 
 
 def _item_level_shares(log: RatingLog) -> Tensor:

@@ -3,6 +3,7 @@
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
 from mnar_recsys.model.decoders.gaussian import GaussianDecoder, GaussianRatings
 from mnar_recsys.model.decoders.levels import CategoricalDecoder, LevelRatings
+from mnar_recsys.model.decoders.ordinal import OrdinalDecoder, OrdinalRatings
 
 __all__ = [
     "CategoricalDecoder",
@@ -12,5 +13,7 @@ __all__ = [
     "GaussianRatings",
     "Grid",
     "LevelRatings",
+    "OrdinalDecoder",
+    "OrdinalRatings",
     "RatingDistribution",
 ]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mnar_recsys.model.decoders.level_math import one_minus_pi
+
 
 class SumLogUnrated(torch.autograd.Function):
     """sum_j unrated_j log sum_r p_r(j) (1 - pi_r(j)), with p = softmax(logits) and pi = sigmoid(table + offset).
@@ -23,7 +25,7 @@ class SumLogUnrated(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
         """Return the sums; keep the cells' gradients if the backward pass will want them."""
         p = torch.softmax(logits, dim=-2)
-        free = _one_minus_pi(table, offset)  # (R, I) or (S, B, R, I)
+        free = one_minus_pi(table, offset)  # (R, I) or (S, B, R, I)
         q = p * free
         total = q.sum(-2).add_(torch.finfo(q.dtype).tiny)  # (S, B, I)
         value = torch.einsum("sbi,bi->sb", torch.log(total), unrated)
@@ -44,12 +46,3 @@ class SumLogUnrated(torch.autograd.Function):
         grad_table = (grad.reshape(1, S * B) @ by_table.view(S * B, R * I)).view(R, I)
         grad_offset = grad * by_table.sum((-2, -1)) if ctx.has_offset else None
         return by_logits.mul_(grad[..., None, None]), grad_table, grad_offset, None
-
-
-def _one_minus_pi(table: Tensor, offset: Tensor | None) -> Tensor:
-    """1 - sigmoid(table + offset) as 1 / (1 + e^table e^offset): no exponential for each cell and level."""
-    if offset is None:
-        return torch.sigmoid(-table)
-    # Beyond e^40 the product of the two could overflow, and pi is 1 to single precision long before.
-    odds = torch.exp(table.clamp(max=40.0)) * torch.exp(offset.clamp(max=40.0))[..., None, None]
-    return odds.add_(1).reciprocal_()

@@ -6,6 +6,7 @@ from torch import Tensor
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
 from mnar_recsys.model.decoders.fused import SumLogUnrated
+from mnar_recsys.model.decoders.level_math import gumbel, level_index
 
 
 class LevelRatings(RatingDistribution):
@@ -33,9 +34,9 @@ class LevelRatings(RatingDistribution):
 
     def log_prob(self, ratings: Tensor) -> Tensor:
         """Log probability of ratings (..., I) that stand on levels."""
-        step = self.levels[1] - self.levels[0]
-        index = torch.round((ratings - self.levels[0]) / step).long()
-        chosen = index.expand(self.logits.shape[:-2] + self.logits.shape[-1:]).unsqueeze(-2)  # (..., 1, I)
+        chosen = (
+            level_index(ratings, self.levels).expand(self.logits.shape[:-2] + self.logits.shape[-1:]).unsqueeze(-2)
+        )  # (..., 1, I)
         return torch.log_softmax(self.logits, dim=-2).gather(-2, chosen).squeeze(-2)
 
     def sum_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
@@ -88,6 +89,4 @@ class CategoricalDecoder(Decoder):
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return standard Gumbel noise (S, B, R, I)."""
-        full = (*shape[:-1], self.weight.shape[0], shape[-1])
-        uniform = torch.rand(full, generator=generator, device=generator.device)
-        return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+        return gumbel((*shape[:-1], len(self.levels), shape[-1]), generator)

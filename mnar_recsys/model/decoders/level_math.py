@@ -1,0 +1,27 @@
+"""What the decoders on rating levels share."""
+
+import torch
+from torch import Tensor
+
+
+def level_index(ratings: Tensor, levels: Tensor) -> Tensor:
+    """Return the index of ratings that stand on evenly spaced levels, any shape."""
+    return torch.round((ratings - levels[0]) / (levels[1] - levels[0])).long()
+
+
+def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Return standard Gumbel noise."""
+    uniform = torch.rand(shape, generator=generator, device=generator.device)
+    return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+
+
+def one_minus_pi(table: Tensor, offset: Tensor | None) -> Tensor:
+    """1 - sigmoid(table + offset) as 1 / (1 + e^table e^offset): (R, I) and (S, B) -> (R, I) or (S, B, R, I).
+
+    No exponential for each cell and level.
+    """
+    if offset is None:
+        return torch.sigmoid(-table)
+    # Beyond e^40 the product of the two could overflow, and pi is 1 to single precision long before.
+    odds = torch.exp(table.clamp(max=40.0)) * torch.exp(offset.clamp(max=40.0))[..., None, None]
+    return odds.add_(1).reciprocal_()
