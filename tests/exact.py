@@ -1,0 +1,112 @@
+"""Exact answers for tiny models on levels: z on a grid, every completion of a user's ratings enumerated.
+
+Nothing here is shared with the package: p(x|z) and p(s|x, z) are written out from the raw parameters, and every
+answer is a marginal of one table of p(x_obs, x_mis, s | z), so no formula for a conditional is repeated.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, softmax
+
+from mnar_recsys.data import RatingLog
+from mnar_recsys.model.mnar_vae import MnarVae
+
+Array = NDArray[np.float64]
+
+
+def normal_grid(points: int, reach: float = 7.0) -> tuple[Array, Array]:
+    """Points and weights of the trapezoidal rule under N(0, 1): spectrally exact for smooth integrands."""
+    t = np.linspace(-reach, reach, points)
+    weight = np.exp(-0.5 * t**2)
+    return t, weight / weight.sum()
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """A model at G points of its latent space."""
+
+    prior: Array
+    """(G,) sums to 1"""
+    p: Array
+    """(G, P, R) p(x_j = level r | z)"""
+    pi: Array
+    """(G, P, R) P(s_j = 1 | x_j = level r, z)"""
+    levels: Array
+
+    def table(self, row: ArrayLike) -> Array:
+        """p(z) p(x_obs, x_mis, s | z) for every completion of a row (nan: unrated): (G, R, ..., R), an axis a gap."""
+        row = np.asarray(row, dtype=float)
+        gaps = np.flatnonzero(np.isnan(row))
+        n_levels = len(self.levels)
+        table = np.empty((len(self.prior), *[n_levels] * len(gaps)))
+        index = np.where(np.isnan(row), 0, np.searchsorted(self.levels, row))
+        for filling in product(range(n_levels), repeat=len(gaps)):
+            complete = index.copy()
+            complete[gaps] = filling
+            term = self.prior.copy()
+            for j, level in enumerate(complete):
+                rated = self.pi[:, j, level]
+                term = term * self.p[:, j, level] * (1 - rated if j in gaps else rated)
+            table[(slice(None), *filling)] = term
+        return table
+
+    def log_evidence(self, row: ArrayLike) -> float:
+        """Log p(x_obs, s)."""
+        return float(np.log(self.table(row).sum()))
+
+    def posterior(self, row: ArrayLike) -> Array:
+        """p(z | x_obs, s) on the grid: (G,)."""
+        table = self.table(row)
+        over_z = table.reshape(len(table), -1).sum(1)
+        return over_z / over_z.sum()
+
+    def given_z(self, row: ArrayLike, j: int) -> Array:
+        """p(x_j | z, x_obs, s) of an unrated cell at each point: (G, R)."""
+        table = self.table(row)
+        axis = 1 + list(np.flatnonzero(np.isnan(np.asarray(row, dtype=float)))).index(j)
+        by_level = np.moveaxis(table, axis, -1).reshape(len(table), -1, len(self.levels)).sum(1)
+        return by_level / by_level.sum(1, keepdims=True)
+
+    def cell(self, row: ArrayLike, j: int) -> Array:
+        """p(x_j | x_obs, s) of an unrated cell: (R,)."""
+        return self.posterior(row) @ self.given_z(row, j)
+
+    def two_cells(self, row: ArrayLike, j: int, k: int) -> Array:
+        """p(x_j, x_k | x_obs, s) of two unrated cells, j before k: (R, R)."""
+        gaps = list(np.flatnonzero(np.isnan(np.asarray(row, dtype=float))))
+        table = self.table(row).sum(0)
+        others = tuple(axis for axis in range(len(gaps)) if axis not in (gaps.index(j), gaps.index(k)))
+        joint = table.sum(others)
+        return joint / joint.sum()
+
+
+def enumerate_model(model: MnarVae, log: RatingLog, selection: ArrayLike, points: int = 121) -> Enumeration:
+    """Enumerate a model with latent size 1.
+
+    ``selection`` (R,) or (P, R): what each level adds to the log-odds of an item, worked out by the test.
+    """
+    levels = np.arange(log.scale.low, log.scale.high + 1e-9, log.scale.step)
+    z, prior = normal_grid(points)
+    activity = np.zeros_like(z)
+    if model.log_activity_sd is not None:
+        a, prior_a = normal_grid(41)
+        z, activity = (grid.ravel() for grid in np.meshgrid(z, a * np.exp(model.log_activity_sd.item()), indexing="ij"))
+        prior = np.outer(prior, prior_a).ravel()
+    log_odds = np.asarray(selection) + model.missing.item_bias.detach().double().numpy()[:, None]  # (P, R)
+    pi = expit(log_odds + activity[:, None, None])
+    return Enumeration(prior, level_probabilities(model, z), pi, levels)
+
+
+def level_probabilities(model: MnarVae, z: Array) -> Array:
+    """p(x_j = r | z) from the raw parameters: (G, P, R)."""
+    weight, bias = (value.detach().double().numpy() for value in (model.decoder.weight, model.decoder.bias))
+    natural = z[:, None, None] * weight[..., 0] + bias  # (G, C, P)
+    if hasattr(model.decoder, "first_cut"):
+        gaps = np.logaddexp(0, model.decoder.raw_gaps.detach().double().numpy()) + 1e-3
+        cuts = model.decoder.first_cut.item() + np.append(0, np.cumsum(gaps))
+        below = expit(cuts - natural[:, 0, :, None])
+        return np.diff(below, prepend=0, append=1, axis=-1)
+    return np.moveaxis(softmax(natural, axis=1), 1, 2)
