@@ -47,8 +47,8 @@ class ModelConfig(_Settings):
     gumbel_temperature: float = Field(default=0.5, gt=0)
     """Temperature of the Gumbel-softmax draws of the sampled estimator on levels."""
     quadrature_nodes: int = Field(default=8, ge=2, le=64)
-    """Gauss-Hermite nodes of the marginal estimator with a Gaussian decoder; 8 keep log E[1 - pi] within 1e-4
-    for slopes up to 1.5 a standard deviation."""
+    """Gauss-Hermite nodes of the marginal estimator with a Gaussian decoder; 8 keep log E[1 - pi] within 1e-5 for
+    slopes up to 1 a standard deviation of the rating, and within 4e-4 up to 1.5."""
     known_propensities: tuple[tuple[float, float], ...] | None = None
     """(rating, P(rated | rating)) pairs of the `known` missing model, linear in the log-odds between them."""
     known_adjust: bool = False
@@ -58,6 +58,9 @@ class ModelConfig(_Settings):
     def _known_mechanism_is_given(self) -> Self:
         if (self.missing == "known") != (self.known_propensities is not None):
             raise ValueError("known_propensities must be given with missing='known', and only then")
+        ratings = [rating for rating, _ in self.known_propensities or ()]
+        if self.known_propensities is not None and (len(ratings) < 2 or len(set(ratings)) < len(ratings)):
+            raise ValueError(f"known_propensities must be given at two or more different ratings; found {ratings}")
         for rating, propensity in self.known_propensities or ():
             if not 0 < propensity < 1:
                 raise ValueError(

@@ -11,7 +11,7 @@ from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
 from mnar_recsys.model.decoders.level_math import gumbel, level_index, one_minus_pi
 from mnar_recsys.model.decoders.levels import LevelRatings
-from mnar_recsys.model.indexing import take
+from mnar_recsys.model.indexing import masked_sum, take
 
 _LEAST_GAP = 1e-3
 # A cut point that no score reaches.
@@ -116,9 +116,10 @@ def _at(values: Tensor, index: Tensor) -> Tensor:
 
 
 class SumLogUnratedOrdinal(torch.autograd.Function):
-    """``SumLogUnrated`` for cumulative logits, as differences of sigmoids.
+    """``SumLogUnrated`` for cumulative logits.
 
-    With u_r = 1 - pi_r and F_r = sigmoid(cut_r - score), sum_r p_r u_r = u_R + sum_{r<R} F_r (u_r - u_{r+1}).
+    With u_r = 1 - pi_r, F_r = sigmoid(cut_r - score) and p_r = F_r - F_{r-1}, the derivative of sum_r p_r u_r by
+    F_r is u_r - u_{r+1}.
 
     score (S, B, I), cuts (R - 1,), table (R, I), offset (S, B) or None, unrated (B, I) of 0 and 1 -> (S, B).
     """
@@ -130,13 +131,15 @@ class SumLogUnratedOrdinal(torch.autograd.Function):
         """Return the sums; keep the cells' gradients if the backward pass will want them."""
         free = one_minus_pi(table, offset)  # u: (R, I) or (S, B, R, I)
         below = torch.sigmoid(cuts[:, None] - score.unsqueeze(-2))  # F: (S, B, R - 1, I)
-        drop = torch.diff(free, dim=-2).neg_()  # u_r - u_{r+1}
-        total = (below * drop).sum(-2).add_(free[..., -1, :]).add_(torch.finfo(score.dtype).tiny)  # (S, B, I)
-        value = torch.einsum("sbi,bi->sb", torch.log(total), unrated)
+        # Sums of p u have no negative term; u_R + sum_r F_r (u_r - u_{r+1}) could round to 0 or below.
+        p = torch.diff(pad(pad(below, (0, 0, 1, 0)), (0, 0, 0, 1), value=1.0), dim=-2).relu_()
+        q = p.mul_(free)
+        total = q.sum(-2).add_(torch.finfo(score.dtype).tiny)  # (S, B, I)
+        value = masked_sum(torch.log(total), unrated)
         if any(ctx.needs_input_grad):
             share = (unrated / total).unsqueeze(-2)  # d value / d total
-            p = torch.diff(pad(pad(below, (0, 0, 1, 0)), (0, 0, 0, 1), value=1.0), dim=-2)
-            by_table = p.mul_(share).mul_(free).mul_(free - 1)  # p du/dtable = -p u (1 - u)
+            by_table = q.mul_(share).mul_(free - 1)  # p du/dtable = -p u (1 - u)
+            drop = torch.diff(free, dim=-2).neg_()  # u_r - u_{r+1}
             by_cut = drop * below.mul_(1 - below).mul_(share)  # (S, B, R - 1, I)
             ctx.save_for_backward(by_table, by_cut)
             ctx.has_offset = offset is not None
