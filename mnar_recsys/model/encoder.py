@@ -54,10 +54,11 @@ class SetEncoder(nn.Module):
         pairs = torch.cat(
             [nn.functional.embedding(batch.items, self.item_embedding), rating[:, None]], dim=-1
         )  # (n, E + 1)
-        codes = torch.relu(self.code(pairs))  # (n, H)
+        # Under autocast the layers' outputs are short floats; sums and densities want long ones.
+        codes = torch.relu(self.code(pairs)).float()  # (n, H)
         pooled = codes.new_zeros(batch.n_users, codes.shape[-1]).index_add(0, batch.rows, codes)  # (B, H)
         log_sd = self.log_sd_bias.expand(batch.n_users, -1)
         if self.log_sd_weight is not None:
             # Every rating narrows the posterior, so the log sd falls about as log(1 + evidence) / 2.
             log_sd = log_sd - 0.5 * torch.log1p(nn.functional.softplus(pooled @ self.log_sd_weight.T))
-        return self.mean(pooled), log_sd
+        return self.mean(pooled).float(), log_sd.float()

@@ -1,5 +1,6 @@
-"""Take entries of a parameter by item."""
+"""Take entries of a parameter by item; sum cells under a mask."""
 
+import torch
 from torch import Tensor
 
 
@@ -15,3 +16,9 @@ def take(values: Tensor, items: slice | Tensor, dim: int = -1) -> Tensor:
         start, stop, _ = items.indices(values.shape[dim])
         return values.narrow(dim, start, stop - start)
     return values.index_select(dim, items)
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum values (S, B, I) over the items where mask (B, I) is 1: (S, B), in full precision under autocast too."""
+    with torch.autocast(values.device.type, enabled=False):
+        return torch.einsum("sbi,bi->sb", values, mask)

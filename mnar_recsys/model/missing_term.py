@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.decoders import Decoder, RatingDistribution
+from mnar_recsys.model.indexing import masked_sum
 from mnar_recsys.model.missing import MissingModel
 
 # Cells (S x B x I) worked on at a time: a block's temporaries then fit the processor's cache, and memory does not
@@ -61,7 +62,7 @@ class MissingTerm(ABC):
         if self.missing.depends_on_rating:
             return self.sum_log_unrated(self.decoder.cells(z), offset, noise, unrated)
         logit = self.missing.logit(z, ALL_ITEMS).squeeze(0)
-        return torch.einsum("sbi,bi->sb", logsigmoid(-_add(logit, offset)), unrated)
+        return masked_sum(logsigmoid(-_add(logit, offset)), unrated)
 
     def _constant(self, batch: UserBatch) -> Tensor:
         """Return the term of a mask that depends on nothing but the item: (B,)."""
@@ -105,7 +106,7 @@ class Sampled(MissingTerm):
             raise ValueError("the sampled estimator needs noise")
         ratings, weights = cells.draw(noise).on_support()
         logit = (weights * self.missing.logit(ratings, ALL_ITEMS)).sum(-2)
-        return torch.einsum("sbi,bi->sb", logsigmoid(-_add(logit, offset)), unrated)
+        return masked_sum(logsigmoid(-_add(logit, offset)), unrated)
 
 
 def _add(logit: Tensor, offset: Tensor | None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mnar_recsys.model.decoders.level_math import one_minus_pi
+from mnar_recsys.model.indexing import masked_sum
 
 
 class SumLogUnrated(torch.autograd.Function):
@@ -28,7 +29,7 @@ class SumLogUnrated(torch.autograd.Function):
         free = one_minus_pi(table, offset)  # (R, I) or (S, B, R, I)
         q = p * free
         total = q.sum(-2).add_(torch.finfo(q.dtype).tiny)  # (S, B, I)
-        value = torch.einsum("sbi,bi->sb", torch.log(total), unrated)
+        value = masked_sum(torch.log(total), unrated)
         if any(ctx.needs_input_grad):
             q.mul_((unrated / total).unsqueeze(-2))
             by_logits = p.mul_(unrated.unsqueeze(-2)).neg_().add_(q)
