@@ -63,8 +63,9 @@ def tiny_model(log: RatingLog, *, seed: int = 0, **settings: Any) -> MnarVae:
         with torch.no_grad():
             parameter.copy_(centre + spread * torch.randn(parameter.shape, generator=generator))
 
-    for name, parameter in model.named_parameters():
-        if name == "missing.item_bias" and parameter.requires_grad:
+    free = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for name, parameter in free:
+        if name == "missing.item_bias":
             drawn(parameter, 0.7)
         elif name.startswith("missing."):
             drawn(parameter, 0.5, 1.0)
