@@ -126,6 +126,8 @@ class Trainer:
         users = np.flatnonzero(np.diff(self.log.indptr) > 0)
         if not self.config.stop_early:
             return users, users[:0]
+        if len(users) < 2:
+            raise ConfigError(f"stop_early needs two users with ratings; found {len(users)}. Set stop_early=False")
         shuffled = numpy_generator(self.seed, "held out users").permutation(users)
         size = int(np.clip(round(self.config.holdout_share * len(users)), 1, self.config.holdout_max))
         return np.sort(shuffled[size:]), np.sort(shuffled[:size])

@@ -1,0 +1,287 @@
+"""One training loop: it climbs the bound, stops, repeats itself, resumes, and touches no held-out user."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from factories import log_of, random_matrix
+from torch import nn
+
+from mnar_recsys.config import Settings
+from mnar_recsys.data import RatingLog
+from mnar_recsys.errors import ConfigError, DivergedError
+from mnar_recsys.model.batch import make_batch
+from mnar_recsys.model.bound import importance_bound
+from mnar_recsys.model.build import build_model
+from mnar_recsys.training import BoundTerms, Trainer, pick_device
+
+SMALL = {
+    "latent_size": 2,
+    "embedding_size": 4,
+    "code_size": 8,
+    "samples": 4,
+    "batch_size": 16,
+    "validation_samples": 20,
+    "evaluate_every": 5,
+    "max_steps": 20,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def log() -> RatingLog:
+    return log_of(random_matrix(60, 12, seed=3, density=0.3))
+
+
+def trainer_of(log: RatingLog, *, seed: int = 0, **changes: Any) -> Trainer:
+    settings = Settings().replace(SMALL | changes)
+    return Trainer(build_model(settings.model, log, 1), log, settings, seed=seed)
+
+
+def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("decoder", ["categorical", "ordinal", "gaussian"])
+@pytest.mark.parametrize("estimator", ["marginal", "sampled"])
+def test_a_gradient_step_raises_the_bound(log: RatingLog, decoder: str, estimator: str) -> None:
+    settings = Settings().replace(SMALL | {"decoder": decoder, "estimator": estimator})
+    model = build_model(settings.model, log, 0)
+    batch = make_batch(log, np.arange(20))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(8, 20, model.latent_size, generator=generator)
+    cell_noise = model.decoder.noise((8, 20, log.n_items), generator)
+
+    def bound() -> torch.Tensor:
+        weights, _ = model.log_weights(batch, noise, model.estimator(marginal=estimator == "marginal"), cell_noise)
+        return importance_bound(weights.total).mean()
+
+    before = bound()
+    before.backward()
+    step, slope = 1e-4, 0.0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.add_(step * parameter.grad)
+                slope += step * float(parameter.grad.square().sum())
+        after = bound()
+    # To first order, by the length of the gradient squared: the gradient is that of this very bound.
+    assert (after - before).item() == pytest.approx(slope, rel=0.1, abs=2e-5)
+    assert slope > 1e-4
+
+
+@pytest.mark.parametrize("decoder", ["categorical", "ordinal", "gaussian"])
+@pytest.mark.parametrize("estimator", ["marginal", "sampled"])
+def test_training_raises_the_held_out_bound(log: RatingLog, decoder: str, estimator: str) -> None:
+    trainer = trainer_of(log, decoder=decoder, estimator=estimator, max_steps=40)
+    before = trainer.held_out_bound().mean()
+    progress = trainer.run()
+    assert trainer.held_out_bound().mean() > before + 0.2
+    assert [row["step"] for row in progress.history] == list(range(5, 41, 5))
+    assert all(np.isfinite(row["bound"]) for row in progress.history)
+
+
+def test_the_reported_bound_is_the_sum_of_its_terms_for_one_sample(log: RatingLog) -> None:
+    seen: list[BoundTerms] = []
+    trainer_of(log, samples=1).run(lambda _, terms: seen.append(terms))
+    assert len(seen) == 20
+    for terms in seen:
+        assert terms.bound == pytest.approx(terms.log_p_x + terms.log_p_s - terms.kl, rel=1e-4)
+        assert terms.ess == pytest.approx(1)
+
+
+def test_a_seed_gives_the_same_weights_and_another_seed_others(log: RatingLog) -> None:
+    runs = [trainer_of(log, seed=seed) for seed in (0, 0, 1)]
+    for trainer in runs:
+        trainer.run()
+    assert same(weights_of(runs[0]), weights_of(runs[1]))
+    assert not same(weights_of(runs[0]), weights_of(runs[2]))
+
+
+def test_global_generators_are_neither_read_nor_moved(log: RatingLog) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = trainer_of(log)
+    first.run()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    second = trainer_of(log)
+    second.run()
+    assert same(weights_of(first), weights_of(second))
+
+
+def test_ratings_of_held_out_users_do_not_reach_the_weights(log: RatingLog) -> None:
+    first = trainer_of(log, evaluate_every=20)  # a single look, at the end: its weights are the best ones
+    held_out = set(first.held_out.tolist())
+    assert held_out
+    assert not held_out & set(first.train_users.tolist())
+    changed = log.ratings.copy()
+    changed[np.isin(log.rows, first.held_out)] = 1.0
+    other_log = RatingLog.from_arrays(
+        log.users.take(log.rows),
+        log.catalogue.take(log.items),
+        changed,
+        scale=log.scale,
+        user_ids=log.users,
+        catalogue=log.catalogue,
+    )
+    second = trainer_of(log, evaluate_every=20)
+    second.log = other_log
+    bounds = [trainer.run().best_bound for trainer in (first, second)]
+    assert bounds[0] != bounds[1]
+    assert same(weights_of(first), weights_of(second))
+
+
+def test_users_without_ratings_are_in_neither_set(log: RatingLog) -> None:
+    trainer = trainer_of(log)
+    everyone = np.sort(np.concatenate([trainer.train_users, trainer.held_out]))
+    np.testing.assert_array_equal(everyone, np.flatnonzero(np.diff(log.indptr)))
+    whole = trainer_of(log, stop_early=False)
+    assert len(whole.held_out) == 0
+    np.testing.assert_array_equal(whole.train_users, everyone)
+
+
+def test_early_stopping_restores_the_best_weights(log: RatingLog) -> None:
+    # A rate this high overshoots soon.
+    trainer = trainer_of(log, learning_rate=0.5, patience=2, rate_cuts=1, max_steps=2000, gradient_clip=1e6)
+    looks: list[dict[str, torch.Tensor]] = []
+    progress = trainer.run(on_look=lambda at: looks.append(weights_of(at)))
+    assert progress.step < 2000
+    assert progress.rate_cuts == 1
+    held_out = [row["held_out"] for row in progress.history]
+    assert progress.best_bound == max(held_out)
+    assert progress.best_step == progress.history[int(np.argmax(held_out))]["step"]
+    assert held_out[-1] < progress.best_bound
+    assert trainer.held_out_bound().mean().item() == pytest.approx(progress.best_bound, rel=1e-6)
+    rates = sorted({row["learning_rate"] for row in progress.history})
+    assert rates == pytest.approx([0.125, 0.5])
+
+
+def test_without_early_stopping_the_last_weights_are_kept(log: RatingLog) -> None:
+    trainer = trainer_of(log, stop_early=False, max_steps=13)
+    last: list[dict[str, torch.Tensor]] = []
+    progress = trainer.run(lambda at, _: last.append(weights_of(at)))
+    assert progress.step == 13 == len(last)
+    assert same(weights_of(trainer), last[-1])
+    assert [row["step"] for row in progress.history] == [5, 10, 13]
+
+
+def test_max_steps_is_kept(log: RatingLog) -> None:
+    assert trainer_of(log, max_steps=7).run().step == 7
+
+
+def test_divergence_is_an_error_and_the_last_good_weights_stay(log: RatingLog) -> None:
+    trainer = trainer_of(log)
+    at_look: list[dict[str, torch.Tensor]] = []
+
+    def spoil(at: Trainer, _: BoundTerms) -> None:
+        if at.progress.step == 7:
+            with torch.no_grad():
+                at.model.decoder.bias.fill_(torch.nan)
+
+    with pytest.raises(DivergedError, match=r"not finite at step 8 .*learning rate .*try a smaller"):
+        trainer.run(spoil, lambda at: at_look.append(weights_of(at)))
+    assert len(at_look) == 1
+    assert same(trainer.best, at_look[0])
+
+
+def test_weight_prior_shrinks_the_decoder(log: RatingLog) -> None:
+    sizes = []
+    for sd in (None, 0.01):
+        trainer = trainer_of(log, weight_prior_sd=sd, max_steps=60, stop_early=False)
+        trainer.run()
+        sizes.append(trainer.model.decoder.weight.square().mean().item())
+    assert sizes[1] < 0.2 * sizes[0]
+
+
+def test_known_mechanism_is_not_trained(log: RatingLog) -> None:
+    points = ((1.0, 0.2), (3.0, 0.4))
+    trainer = trainer_of(log, missing="known", known_propensities=points)
+    trainer.run()
+    assert (trainer.model.missing.item_bias == 0).all()
+    ratings = torch.tensor([1.0, 2.0, 3.0])
+    pi = torch.sigmoid(trainer.model.missing.logit(ratings[:, None], slice(None)))[:, 0]
+    middle = 1 / (1 + 6**0.5)  # half-way in the log-odds
+    torch.testing.assert_close(pi, torch.tensor([0.2, middle, 0.4]).float())
+
+
+def test_bfloat16_runs_and_stays_near_single_precision(log: RatingLog) -> None:
+    bounds = []
+    for precision in ("float32", "bfloat16"):
+        trainer = trainer_of(log, precision=precision, max_steps=1, evaluate_every=1)
+        trainer.run()
+        bounds.append(trainer.progress.history[0]["bound"])
+        assert all(tensor.dtype == torch.float32 for tensor in trainer.model.parameters())
+    assert bounds[0] != bounds[1]
+    assert bounds[1] == pytest.approx(bounds[0], abs=0.1)
+
+
+def test_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="device 'quantum' is not available here; use 'auto' or 'cpu'"):
+        pick_device("quantum")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="device 'cuda' is not available here; use 'auto' or 'cpu'"):
+            pick_device("cuda")
+        assert pick_device("auto") == torch.device("cpu")
+
+
+def test_training_runs_on_every_device(log: RatingLog, device: str) -> None:
+    trainer = trainer_of(log, device=device, missing="per-level", sign="free")
+    progress = trainer.run()
+    assert np.isfinite(progress.best_bound)
+    assert next(trainer.model.parameters()).device.type == device
+
+
+def test_log_with_one_rater_cannot_hold_anyone_out() -> None:
+    matrix = np.full((3, 4), np.nan)
+    matrix[1, :3] = [1, 2, 3]
+    with pytest.raises(ConfigError, match="stop_early"):
+        trainer_of(log_of(matrix))
+    assert trainer_of(log_of(matrix), stop_early=False).run().step == 20
+
+
+def test_starting_values_come_from_the_log() -> None:
+    matrix = np.full((200, 3), np.nan)
+    matrix[:150, 0], matrix[:20, 1], matrix[:199, 2] = 3, 1, 2
+    log = log_of(matrix)
+    for decoder in ("categorical", "ordinal", "gaussian"):
+        model = build_model(Settings().replace(SMALL | {"decoder": decoder}).model, log, 0)
+        with torch.no_grad():
+            rated = torch.sigmoid(model.missing.item_bias)
+            mean = model.decoder.cells(torch.zeros(1, 1, 2)).mean[0, 0]
+        np.testing.assert_allclose(rated, [0.75, 0.1, 0.995], atol=0.01)
+        assert mean[0] > mean[2] + 0.3
+        assert mean[2] > mean[1] + 0.3
+
+
+def test_checkpoints_hold_plain_tensors_only(tmp_path: Path, log: RatingLog) -> None:
+    from mnar_recsys.training import load_checkpoint, save_checkpoint
+
+    trainer = trainer_of(log, max_steps=10)
+    trainer.run()
+    path = tmp_path / "state.safetensors"
+    save_checkpoint(
+        path,
+        model=trainer.model,
+        best=trainer.best,
+        optimizer=trainer.optimizer,
+        progress=trainer.progress,
+        fingerprint="print",
+    )
+    fresh = trainer_of(log, max_steps=10)
+    best, progress = load_checkpoint(path, fresh.model, fresh.optimizer, "print")
+    assert same(best, trainer.best)
+    assert progress == trainer.progress
+    assert same(weights_of(fresh), weights_of(trainer))
+    mine, theirs = fresh.optimizer.state_dict(), trainer.optimizer.state_dict()
+    assert mine["state"].keys() == theirs["state"].keys()
+    for index, state in mine["state"].items():
+        assert same(state, theirs["state"][index])
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+    assert isinstance(trainer.model, nn.Module)
