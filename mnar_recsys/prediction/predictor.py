@@ -78,6 +78,8 @@ class Predictor:
         Posterior draws S.
     estimand : Estimand
         ``CONDITIONAL`` counts a cell's own missingness, ``PAPER`` is eq. 18.
+    trained_items : ndarray, optional
+        (P,) whether the model has learned from a rating of the item; default, whether ``log`` has one.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Predictor:
         seed: int = 0,
         draws: int = DRAWS,
         estimand: Estimand = Estimand.CONDITIONAL,
+        trained_items: NDArray[np.bool_] | None = None,
     ) -> None:
         self.model = model.eval()
         self.log = log
@@ -96,6 +99,8 @@ class Predictor:
         self.device = next(model.parameters()).device
         self.grid = model.decoder.grid()
         self.noise = quasi_normal(draws, model.latent_size, torch_seed(seed, "predict")).to(self.device)
+        rated = np.bincount(log.items, minlength=log.n_items) > 0
+        self.trained_items = rated if trained_items is None else trained_items
         self._n_ratings = np.diff(log.indptr)
         # One key a rated cell; sorted, because users and the items inside a user are.
         self._rated_keys = log.rows.astype(np.int64) * log.n_items + log.items
@@ -119,6 +124,8 @@ class Predictor:
         levels : bool
             Whether level probabilities are wanted; the scale must have levels.
         """
+        if not len(users):
+            return self._of_no_pairs(len(probabilities), levels=levels)
         order = np.argsort(users, kind="stable")
         back = np.argsort(order, kind="stable")
         chunks = self._chunks(users[order], items[order])
@@ -130,6 +137,19 @@ class Predictor:
             levels=None if shares is None else np.ascontiguousarray(shares.T),
             cold=self._is_cold(users, items),
             **columns,
+        )
+
+    def _of_no_pairs(self, n_quantiles: int, *, levels: bool) -> Predictions:
+        none = np.zeros(0, dtype=np.float32)
+        return Predictions(
+            mean=none,
+            sd=none,
+            mean_se=none,
+            quantiles=np.zeros((n_quantiles, 0), dtype=np.float32),
+            levels=np.zeros((0, self.log.scale.n_levels or 0), dtype=np.float32) if levels else None,
+            propensity=none,
+            cold=np.zeros(0, dtype=np.bool_),
+            ess=none,
         )
 
     def draw(
@@ -195,7 +215,7 @@ class Predictor:
             self.model.decoder.pairs(posterior.taste, pairs),
             self.model.missing,
             item,
-            offset=None if posterior.offset is None else posterior.offset.index_select(1, rows),
+            offset=self.model.exposure.pairs(posterior.z_x, pairs),
             share=posterior.share.index_select(1, rows),
             status=torch.from_numpy(status).to(self.device),
         )
@@ -212,8 +232,7 @@ class Predictor:
         return np.asarray((users == UNKNOWN) | (self._n_ratings[users] == 0))
 
     def _is_cold(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        n_raters = np.bincount(self.log.items, minlength=self.log.n_items)
-        return np.asarray(self._has_no_ratings(users) | (items == UNKNOWN) | (n_raters[items] == 0))
+        return np.asarray(self._has_no_ratings(users) | (items == UNKNOWN) | ~self.trained_items[items])
 
     def _describe(self, chunk: _Chunk, probabilities: tuple[float, ...], levels: bool) -> dict[str, Any]:
         """Return the columns of a chunk, the pairs on the last axis."""
