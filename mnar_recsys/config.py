@@ -32,6 +32,8 @@ class ModelConfig(_Settings):
     """The missing ratings are summed out exactly (`marginal`) or drawn (`sampled`, as in the paper)."""
     user_activity: bool = True
     """Give every user a latent activity that raises or lowers all their log-odds of rating."""
+    exposure_size: int = Field(default=0, ge=0, le=1024)
+    """Size of a latent of the user that decides, with weights of the items, who meets what whatever the rating."""
     latent_size: int = Field(default=30, ge=1, le=1024)
     """Size of the latent taste z [K]."""
     embedding_size: int = Field(default=20, ge=1, le=4096)
@@ -43,7 +45,7 @@ class ModelConfig(_Settings):
     gaussian_variance: Literal["shared", "per-item"] = "shared"
     """Observation variance of the Gaussian decoder."""
     weight_prior_sd: float | None = Field(default=None, gt=0)
-    """Standard deviation of a Gaussian prior on the decoder's weights (MAP); none as in the paper."""
+    """Standard deviation of a Gaussian prior on the weights of decoder and exposure (MAP); none as in the paper."""
     gumbel_temperature: float = Field(default=0.5, gt=0)
     """Temperature of the Gumbel-softmax draws of the sampled estimator on levels."""
     quadrature_nodes: int = Field(default=8, ge=2, le=64)

@@ -9,6 +9,7 @@ from mnar_recsys.data import RatingLog, RatingScale
 from mnar_recsys.errors import ConfigError
 from mnar_recsys.model.decoders import CategoricalDecoder, Decoder, GaussianDecoder, OrdinalDecoder
 from mnar_recsys.model.encoder import SetEncoder
+from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.missing import Ignorable, Known, Logistic, MissingModel, PerLevel
 from mnar_recsys.model.mnar_vae import MnarVae
 
@@ -27,15 +28,16 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         # Layers draw their starting weights from the global generators; the fork leaves those as they were.
         torch.manual_seed(seed)
+        exposure = Exposure(log.n_items, config.exposure_size, activity=config.user_activity)
         encoder = SetEncoder(
             log.n_items,
             log.scale,
             embedding_size=config.embedding_size,
             code_size=config.code_size,
-            latent_size=config.latent_size + config.user_activity,
+            latent_size=config.latent_size + exposure.latent_size,
             posterior_scale=config.posterior_scale,
         )
-        return MnarVae(encoder, _decoder(config, log), _missing(config, log), user_activity=config.user_activity)
+        return MnarVae(encoder, _decoder(config, log), _missing(config, log), exposure)
 
 
 def _decoder(config: ModelConfig, log: RatingLog) -> Decoder:

@@ -22,3 +22,8 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Sum values (S, B, I) over the items where mask (B, I) is 1: (S, B), in full precision under autocast too."""
     with torch.autocast(values.device.type, enabled=False):
         return torch.einsum("sbi,bi->sb", values, mask)
+
+
+def lift(offset: Tensor) -> Tensor:
+    """Give an offset of users (S, B) the axis of the items, (S, B, 1); leave one of cells (S, B, I) as it is."""
+    return offset.unsqueeze(-1) if offset.dim() == 2 else offset

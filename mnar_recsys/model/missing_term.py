@@ -12,12 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.decoders import Decoder, RatingDistribution
-from mnar_recsys.model.indexing import masked_sum
+from mnar_recsys.model.exposure import Exposure
+from mnar_recsys.model.indexing import lift, masked_sum
 from mnar_recsys.model.missing import MissingModel
 
 # Cells (S x B x I) worked on at a time: a block's temporaries then fit the processor's cache, and memory does not
 # grow with the batch, since the backward pass recomputes a block instead of storing it.
-BLOCK_CELLS = 400_000
+BLOCK_CELLS = 100_000
 
 ALL_ITEMS = slice(None)
 
@@ -25,28 +26,29 @@ ALL_ITEMS = slice(None)
 class MissingTerm(ABC):
     """Sum over the unrated cells of log p(s_ij = 0 | z), for each draw of z."""
 
-    def __init__(self, decoder: Decoder, missing: MissingModel) -> None:
+    def __init__(self, decoder: Decoder, missing: MissingModel, exposure: Exposure) -> None:
         self.decoder = decoder
         self.missing = missing
+        self.exposure = exposure
 
     def __call__(
         self,
-        z: Tensor,
-        offset: Tensor | None,
+        taste: Tensor,
+        z_x: Tensor,
         batch: UserBatch,
         noise: Tensor | None,
         block_cells: int = BLOCK_CELLS,
     ) -> Tensor:
-        """Return the term of each user: z (S, B, K), offset (S, B) of the log-odds -> (S, B)."""
-        if not self.missing.depends_on_rating and offset is None:
-            return self._constant(batch).expand(z.shape[:-1])
-        size = max(1, block_cells // (z.shape[0] * self.decoder.n_items))
+        """Return the term of each user: taste (S, B, K), latent of the exposure (S, B, E') -> (S, B)."""
+        if not self.missing.depends_on_rating and not self.exposure.latent_size:
+            return self._constant(batch).expand(taste.shape[:-1])
+        size = max(1, block_cells // (taste.shape[0] * self.decoder.n_items))
         parts = []
         for start in range(0, batch.n_users, size):
             users = slice(start, min(start + size, batch.n_users))
             arguments = (
-                z[:, users],
-                None if offset is None else offset[:, users],
+                taste[:, users],
+                z_x[:, users],
                 batch.block(users.start, users.stop),
                 None if noise is None else noise[:, users],
             )
@@ -57,11 +59,12 @@ class MissingTerm(ABC):
             parts.append(part)
         return torch.cat(parts, dim=1)
 
-    def _block(self, z: Tensor, offset: Tensor | None, batch: UserBatch, noise: Tensor | None) -> Tensor:
+    def _block(self, taste: Tensor, z_x: Tensor, batch: UserBatch, noise: Tensor | None) -> Tensor:
         unrated = batch.unrated(self.decoder.n_items)
+        offset = self.exposure.cells(z_x)
         if self.missing.depends_on_rating:
-            return self.sum_log_unrated(self.decoder.cells(z), offset, noise, unrated)
-        logit = self.missing.logit(z, ALL_ITEMS).squeeze(0)
+            return self.sum_log_unrated(self.decoder.cells(taste), offset, noise, unrated)
+        logit = self.missing.logit(taste, ALL_ITEMS).squeeze(0)
         return masked_sum(logsigmoid(-_add(logit, offset)), unrated)
 
     def _constant(self, batch: UserBatch) -> Tensor:
@@ -110,5 +113,5 @@ class Sampled(MissingTerm):
 
 
 def _add(logit: Tensor, offset: Tensor | None) -> Tensor:
-    """Add (S, B) to the log-odds of a block of cells (..., I)."""
-    return logit if offset is None else logit + offset[..., None]
+    """Add an offset (S, B) or (S, B, I) to the log-odds of a block of cells (..., I)."""
+    return logit if offset is None else logit + lift(offset)

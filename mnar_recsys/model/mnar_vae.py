@@ -1,6 +1,5 @@
 """The joint model p(x, s) and its amortised posterior: the parts wired together."""
 
-import torch
 from torch import Tensor, nn
 
 from mnar_recsys.model import latent
@@ -8,25 +7,24 @@ from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.bound import LogWeights
 from mnar_recsys.model.decoders import Decoder
 from mnar_recsys.model.encoder import SetEncoder
+from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.missing import MissingModel
 from mnar_recsys.model.missing_term import Marginal, MissingTerm, Sampled
-
-_INITIAL_LOG_ACTIVITY_SD = -0.5
 
 
 class MnarVae(nn.Module):
     """not-MIWAE for ratings; with the ignorable missing model, MIWAE.
 
-    The latent has ``decoder.latent_size`` dimensions of taste and, with ``user_activity``, one more: the activity
-    a_i ~ N(0, tau^2), which shifts all log-odds of a user. The decoder does not see the activity.
+    The latent has a block of taste (K), which the decoder sees, and one of exposure (E'), which only the log-odds of
+    rating see.
     """
 
-    def __init__(self, encoder: SetEncoder, decoder: Decoder, missing: MissingModel, *, user_activity: bool) -> None:
+    def __init__(self, encoder: SetEncoder, decoder: Decoder, missing: MissingModel, exposure: Exposure) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.missing = missing
-        self.log_activity_sd = nn.Parameter(torch.tensor(_INITIAL_LOG_ACTIVITY_SD)) if user_activity else None
+        self.exposure = exposure
 
     @property
     def latent_size(self) -> int:
@@ -35,13 +33,16 @@ class MnarVae(nn.Module):
 
     def estimator(self, *, marginal: bool) -> MissingTerm:
         """Return the estimator of the missing-entry term, exact or drawn."""
-        return (Marginal if marginal else Sampled)(self.decoder, self.missing)
+        return (Marginal if marginal else Sampled)(self.decoder, self.missing, self.exposure)
 
-    def split_latent(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Split z (S, B, K') into taste (S, B, K) and the offset of the log-odds (S, B), if there is one."""
-        if self.log_activity_sd is None:
-            return z, None
-        return z[..., :-1], z[..., -1] * torch.exp(self.log_activity_sd)
+    def split_latent(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Split z into taste (S, B, K) and the latent of the exposure (S, B, E')."""
+        taste = self.latent_size - self.exposure.latent_size
+        return z[..., :taste], z[..., taste:]
+
+    def log_weight_prior(self, sd: float) -> Tensor:
+        """Log density, up to a constant, of decoder and exposure weights under independent N(0, sd^2): a scalar."""
+        return self.decoder.log_weight_prior(sd) + self.exposure.log_weight_prior(sd)
 
     def sample_posterior(self, batch: UserBatch, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw z (S, B, K') from q; return it with log p(z) and log q(z|x_obs), each (S, B)."""
@@ -66,12 +67,13 @@ class MnarVae(nn.Module):
             Noise of the sampled estimator, from ``decoder.noise((S, B, P))``.
         """
         z, log_p_z, log_q_z = self.sample_posterior(batch, noise)
-        taste, offset = self.split_latent(z)
+        taste, z_x = self.split_latent(z)
         log_p_x = batch.sum_by_user(self.decoder.pairs(taste, batch).log_prob(batch.ratings))
         # (1, n) on the support axis: the pairs' own ratings.
         logit = self.missing.logit(batch.ratings[None, :], batch.items).squeeze(0)
+        offset = self.exposure.pairs(z_x, batch)
         if offset is not None:
-            logit = logit + offset[:, batch.rows]
+            logit = logit + offset
         rated = batch.sum_by_user(nn.functional.logsigmoid(logit).expand(len(z), -1))
-        log_p_s = rated + estimator(taste, offset, batch, cell_noise)
+        log_p_s = rated + estimator(taste, z_x, batch, cell_noise)
         return LogWeights(log_p_x, log_p_s, log_p_z, log_q_z), z

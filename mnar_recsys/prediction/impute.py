@@ -1,7 +1,8 @@
 """Multiple imputation and what it says of items, users and the population."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -70,12 +71,39 @@ def rubin(
     return mean, mean - half, mean + half
 
 
-def summarize(predictor: Predictor, by: By, *, draws: int = 20, seed: int = 0) -> pd.DataFrame:
+def impute_pairs(
+    predictor: Predictor, users: NDArray[np.int64], items: NDArray[np.int64], draws: int, *, seed: int = 0
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Impute given unrated cells: indices inside the log, sorted by user, (n,) -> users, items (b,), ratings (M, b).
+
+    A user's cells stay in one block, so that a draw of them is a joint one.
+    """
+    if draws < 1:
+        raise ConfigError(f"the number of draws must be at least 1; found {draws}")
+    starts = np.flatnonzero(np.diff(users, prepend=-1))
+    # Each user's first pair, thinned to blocks of about the wanted size.
+    _, first = np.unique(starts // _PAIRS_AT_ONCE, return_index=True)
+    bounds = np.append(starts[first], len(users))
+    for number, (start, stop) in enumerate(pairwise(bounds.tolist())):
+        part = slice(start, stop)
+        rng = numpy_generator(seed, "impute pairs", number)
+        yield users[part], items[part], predictor.draw(users[part], items[part], draws, rng)
+
+
+def summarize(
+    predictor: Predictor,
+    by: By,
+    *,
+    draws: int = 20,
+    seed: int = 0,
+    on_users: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
     """Return naive beside debiased mean ratings, with 95 % intervals.
 
     The naive mean is that of the given ratings. The debiased one is that of the complete ratings, given and
     imputed, pooled over ``draws`` imputations by Rubin's rules; users are taken as a sample of users, and for
-    ``by="user"`` items as a sample of items. Parameters are taken as fitted.
+    ``by="user"`` items as a sample of items. Parameters are taken as fitted. ``on_users`` is called with the number
+    of users after each block of them.
 
     Returns
     -------
@@ -93,6 +121,8 @@ def summarize(predictor: Predictor, by: By, *, draws: int = 20, seed: int = 0) -
         complete = block.complete.astype(np.float64)
         sums += np.stack([complete.sum(1), np.square(complete).sum(1)])
         by_user.append((complete.mean(2), complete.var(2, ddof=1) / log.n_items))
+        if on_users:
+            on_users(len(block.users))
     user_means = np.concatenate([mean for mean, _ in by_user], axis=1)  # (M, N)
     if by == "item":
         mean = sums[0] / log.n_users

@@ -16,8 +16,8 @@ class UserPosterior:
 
     taste: Tensor
     """(S, B, K)"""
-    offset: Tensor | None
-    """(S, B) shift of the log-odds of rating"""
+    z_x: Tensor
+    """(S, B, E') latent of the exposure"""
     share: Tensor
     """(S, B) weights, summing to 1 over S"""
     ess: Tensor
@@ -26,9 +26,8 @@ class UserPosterior:
     def keep(self, picks: Tensor) -> "UserPosterior":
         """Return one draw of each user, ``picks`` (B,), as a posterior with S = 1."""
         users = torch.arange(len(picks), device=picks.device)
-        offset = None if self.offset is None else self.offset[picks, users][None]
         ones = torch.ones_like(self.share[:1])
-        return UserPosterior(self.taste[picks, users][None], offset, ones, ones[0])
+        return UserPosterior(self.taste[picks, users][None], self.z_x[picks, users][None], ones, ones[0])
 
 
 def quasi_normal(draws: int, size: int, seed: int) -> Tensor:
@@ -59,5 +58,5 @@ def infer(
         cold = torch.from_numpy(batch.counts == 0).to(z.device)
         z = torch.where(cold[:, None], noise, z)
         log_w = torch.where(cold, torch.zeros_like(weights.total), weights.total)
-        taste, offset = model.split_latent(z)
-        return UserPosterior(taste, offset, torch.softmax(log_w, dim=0), effective_sample_size(log_w))
+        taste, z_x = model.split_latent(z)
+        return UserPosterior(taste, z_x, torch.softmax(log_w, dim=0), effective_sample_size(log_w))

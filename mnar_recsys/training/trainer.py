@@ -165,7 +165,7 @@ class Trainer:
             weights, _ = self.model.log_weights(batch, noise, self.estimator, cell_noise)
             loss = -importance_bound(weights.total).mean()
             if self.weight_prior_sd is not None:
-                loss = loss - self.model.decoder.log_weight_prior(self.weight_prior_sd) / len(self.train_users)
+                loss = loss - self.model.log_weight_prior(self.weight_prior_sd) / len(self.train_users)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mnar_recsys.model.batch import UserBatch
-from mnar_recsys.model.indexing import masked_sum, take
+from mnar_recsys.model.indexing import lift, masked_sum, take
 
 
 class RatingDistribution(ABC):
@@ -38,9 +38,9 @@ class RatingDistribution(ABC):
         return (self.support_weights * values).sum(-2)
 
     def log_unrated(self, logit: Tensor, offset: Tensor | None) -> Tensor:
-        """Log E[1 - pi(x) | z] of cells: logit of pi on the support (..., Q, I), offset (S, B) -> (S, B, I)."""
+        """Log E[1 - pi(x) | z] of cells: logit of pi on the support (..., Q, I), offset (S, B[, I]) -> (S, B, I)."""
         if offset is not None:
-            logit = logit + offset[..., None, None]
+            logit = logit + lift(offset).unsqueeze(-2)
         unrated = self.expectation(torch.sigmoid(-logit))
         # The smallest normal number keeps the log finite where pi rounds to 1.
         return torch.log(unrated + torch.finfo(unrated.dtype).tiny)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mnar_recsys.model.decoders.level_math import one_minus_pi
+from mnar_recsys.model.decoders.level_math import offset_gradient, one_minus_pi
 from mnar_recsys.model.indexing import masked_sum
 
 
 class SumLogUnrated(torch.autograd.Function):
     """sum_j unrated_j log sum_r p_r(j) (1 - pi_r(j)), with p = softmax(logits) and pi = sigmoid(table + offset).
 
-    logits (S, B, R, I), table (R, I), offset (S, B) or None, unrated (B, I) of 0 and 1 -> (S, B).
+    logits (S, B, R, I), table (R, I), offset (S, B), (S, B, I) or None, unrated (B, I) of 0 and 1 -> (S, B).
     With q_r = p_r (1 - pi_r) / sum_r p_r (1 - pi_r), the gradients of a cell are q - p for its logits and -q pi for
     table and offset.
     """
@@ -35,7 +35,7 @@ class SumLogUnrated(torch.autograd.Function):
             by_logits = p.mul_(unrated.unsqueeze(-2)).neg_().add_(q)
             by_table = q.mul_(free.sub_(1))  # -q pi
             ctx.save_for_backward(by_logits, by_table)
-            ctx.has_offset = offset is not None
+            ctx.offset_axes = 0 if offset is None else offset.dim()
         return value
 
     @staticmethod
@@ -45,5 +45,7 @@ class SumLogUnrated(torch.autograd.Function):
         by_logits, by_table = ctx.saved_tensors
         S, B, R, I = by_table.shape  # noqa: E741
         grad_table = (grad.reshape(1, S * B) @ by_table.view(S * B, R * I)).view(R, I)
-        grad_offset = grad * by_table.sum((-2, -1)) if ctx.has_offset else None
+        grad_offset = None
+        if ctx.offset_axes:
+            grad_offset = offset_gradient(by_table.sum(-2).mul_(grad[..., None]), ctx.offset_axes)
         return by_logits.mul_(grad[..., None, None]), grad_table, grad_offset, None

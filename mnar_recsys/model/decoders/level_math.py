@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from mnar_recsys.model.indexing import lift
+
 
 def level_index(ratings: Tensor, levels: Tensor) -> Tensor:
     """Return the index of ratings that stand on evenly spaced levels, any shape."""
@@ -16,12 +18,19 @@ def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def one_minus_pi(table: Tensor, offset: Tensor | None) -> Tensor:
-    """1 - sigmoid(table + offset) as 1 / (1 + e^table e^offset): (R, I) and (S, B) -> (R, I) or (S, B, R, I).
+    """1 - sigmoid(table + offset) as 1 / (1 + e^table e^offset): (R, I) or, with an offset, (S, B, R, I).
+
+    The offset is (S, B), or (S, B, I).
 
     No exponential for each cell and level.
     """
     if offset is None:
         return torch.sigmoid(-table)
     # Beyond e^40 the product of the two could overflow, and pi is 1 to single precision long before.
-    odds = torch.exp(table.clamp(max=40.0)) * torch.exp(offset.clamp(max=40.0))[..., None, None]
+    odds = torch.exp(table.clamp(max=40.0)) * lift(torch.exp(offset.clamp(max=40.0))).unsqueeze(-2)
     return odds.add_(1).reciprocal_()
+
+
+def offset_gradient(by_cell: Tensor, axes: int) -> Tensor | None:
+    """Return the gradient of an offset with so many axes from that of the cells (S, B, I)."""
+    return None if axes == 0 else by_cell.sum(-1) if axes == 2 else by_cell

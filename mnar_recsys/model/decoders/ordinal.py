@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid, pad, softplus
 
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
-from mnar_recsys.model.decoders.level_math import gumbel, level_index, one_minus_pi
+from mnar_recsys.model.decoders.level_math import gumbel, level_index, offset_gradient, one_minus_pi
 from mnar_recsys.model.decoders.levels import LevelRatings
 from mnar_recsys.model.indexing import masked_sum, take
 
@@ -118,41 +118,49 @@ def _at(values: Tensor, index: Tensor) -> Tensor:
 class SumLogUnratedOrdinal(torch.autograd.Function):
     """``SumLogUnrated`` for cumulative logits.
 
-    With u_r = 1 - pi_r, F_r = sigmoid(cut_r - score) and p_r = F_r - F_{r-1}, the derivative of sum_r p_r u_r by
-    F_r is u_r - u_{r+1}.
+    With u_r = 1 - pi_r, F_r = sigmoid(cut_r - score) and p_r = F_r - F_{r-1}, the derivative of sum_r p_r u_r by F_r is
+    u_r - u_{r+1}. Worked level by level, so that temporaries are (S, B, I) and stay in cache.
 
-    score (S, B, I), cuts (R - 1,), table (R, I), offset (S, B) or None, unrated (B, I) of 0 and 1 -> (S, B).
+    score (S, B, I), cuts (R - 1,), table (R, I), offset (S, B), (S, B, I) or None, unrated (B, I) of 0 and 1 -> (S, B).
     """
 
     @staticmethod
     def forward(  # noqa: PLR0917
         ctx: Any, score: Tensor, cuts: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor
     ) -> Tensor:
-        """Return the sums; keep the cells' gradients if the backward pass will want them."""
+        """Return the sums."""
         free = one_minus_pi(table, offset)  # u: (R, I) or (S, B, R, I)
         below = torch.sigmoid(cuts[:, None] - score.unsqueeze(-2))  # F: (S, B, R - 1, I)
-        # Sums of p u have no negative term; u_R + sum_r F_r (u_r - u_{r+1}) could round to 0 or below.
-        p = torch.diff(pad(pad(below, (0, 0, 1, 0)), (0, 0, 0, 1), value=1.0), dim=-2).relu_()
-        q = p.mul_(free)
-        total = q.sum(-2).add_(torch.finfo(score.dtype).tiny)  # (S, B, I)
-        value = masked_sum(torch.log(total), unrated)
-        if any(ctx.needs_input_grad):
-            share = (unrated / total).unsqueeze(-2)  # d value / d total
-            by_table = q.mul_(share).mul_(free - 1)  # p du/dtable = -p u (1 - u)
-            drop = torch.diff(free, dim=-2).neg_()  # u_r - u_{r+1}
-            by_cut = drop * below.mul_(1 - below).mul_(share)  # (S, B, R - 1, I)
-            ctx.save_for_backward(by_table, by_cut)
-            ctx.has_offset = offset is not None
-        return value
+        total = torch.full_like(score, torch.finfo(score.dtype).tiny)
+        lower: Tensor | float = 0.0
+        for r in range(len(table)):
+            upper = below[..., r, :] if r < len(cuts) else torch.ones_like(score)
+            # Sums of p u have no negative term; u_R + sum_r F_r (u_r - u_{r+1}) could round to 0 or below.
+            total.addcmul_((upper - lower).relu_(), free[..., r, :])
+            lower = upper
+        ctx.save_for_backward(free, below, total, unrated)
+        ctx.offset_axes = 0 if offset is None else offset.dim()
+        return masked_sum(torch.log(total), unrated)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
-        """Scale the cells' gradients by the users' and sum."""
-        by_table, by_cut = ctx.saved_tensors
-        S, B, R, I = by_table.shape  # noqa: E741
-        grad_table = (grad.reshape(1, S * B) @ by_table.view(S * B, R * I)).view(R, I)
-        grad_offset = grad * by_table.sum((-2, -1)) if ctx.has_offset else None
-        grad_score = by_cut.sum(-2).mul_(-grad[..., None])
-        grad_cuts = torch.einsum("sb,sbr->r", grad, by_cut.sum(-1))
-        return grad_score, grad_cuts, grad_table, grad_offset, None
+        """Return the gradients; of a cell, -p_r u_r (1 - u_r) / total for the table and offset."""
+        free, below, total, unrated = ctx.saved_tensors
+        share = (grad[..., None] * unrated).div_(total)  # (S, B, I), the gradient of the totals
+        last = free.shape[-2] - 1
+        by_score, by_offset = torch.zeros_like(share), torch.zeros_like(share)
+        by_cuts, by_table = [], []
+        lower: Tensor | float = 0.0  # F_{r - 1} share
+        for r in range(last + 1):
+            upper = below[..., r, :] * share if r < last else share
+            u, p = free[..., r, :], upper - lower
+            level = torch.addcmul(p.neg(), p, u).mul_(u)  # p (u - 1) u share
+            by_table.append(level.sum((0, 1)))
+            by_offset += level
+            if r < last:
+                slope = torch.addcmul(upper, upper, below[..., r, :], value=-1).mul_(u - free[..., r + 1, :])
+                by_score -= slope
+                by_cuts.append(slope.sum())
+            lower = upper
+        return by_score, torch.stack(by_cuts), torch.stack(by_table), offset_gradient(by_offset, ctx.offset_axes), None

@@ -1,0 +1,64 @@
+"""What decides who rates what apart from the rating: a user's activity, and exposure along a latent."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mnar_recsys.model.batch import UserBatch
+
+_INITIAL_LOG_ACTIVITY_SD = -0.5
+
+
+class Exposure(nn.Module):
+    """Offset of the log-odds of rating: a_i + v_j . z_x, with activity a_i ~ N(0, tau^2) and z_x ~ N(0, I).
+
+    ``z_x`` is a block of the latent that the decoder does not see, so that who meets what is not explained by
+    distorting ratings. (With the decoder's own taste in its place, a shift of the rating level could be absorbed at
+    almost no cost in likelihood.) Either part may be absent.
+
+    Parameters
+    ----------
+    n_items : int
+        Items P.
+    size : int
+        Size E of z_x; 0 for none.
+    activity : bool
+        Whether users differ in activity.
+    """
+
+    def __init__(self, n_items: int, size: int, *, activity: bool) -> None:
+        super().__init__()
+        self.size = size
+        self.weight = nn.Parameter(torch.randn(n_items, size) * (0.1 / math.sqrt(size))) if size else None
+        self.log_activity_sd = nn.Parameter(torch.tensor(_INITIAL_LOG_ACTIVITY_SD)) if activity else None
+
+    @property
+    def latent_size(self) -> int:
+        """Size of the block of the latent: E, and one for the activity."""
+        return self.size + (self.log_activity_sd is not None)
+
+    def cells(self, z: Tensor) -> Tensor | None:
+        """Offset of every cell of a block: (S, B, E') -> (S, B, I), (S, B) if it is the same for all items, or None."""
+        activity = self._activity(z)
+        if self.weight is None:
+            return activity
+        cells = z[..., : self.size] @ self.weight.T
+        return cells if activity is None else cells + activity[..., None]
+
+    def pairs(self, z: Tensor, batch: UserBatch) -> Tensor | None:
+        """Offset of the pairs of a batch: (S, B, E') -> (S, n)."""
+        activity = self._activity(z)
+        if activity is not None:
+            activity = activity.index_select(1, batch.rows)
+        if self.weight is None:
+            return activity
+        pairs = batch.pair_products(z[..., : self.size], self.weight[None]).squeeze(1)
+        return pairs if activity is None else pairs + activity
+
+    def log_weight_prior(self, sd: float) -> Tensor | float:
+        """Log density, up to a constant, of the weights under independent N(0, sd^2): a scalar."""
+        return 0.0 if self.weight is None else -0.5 * self.weight.square().sum() / sd**2
+
+    def _activity(self, z: Tensor) -> Tensor | None:
+        return None if self.log_activity_sd is None else z[..., -1] * torch.exp(self.log_activity_sd)
