@@ -83,20 +83,27 @@ class Enumeration:
         return joint / joint.sum()
 
 
-def enumerate_model(model: MnarVae, log: RatingLog, selection: ArrayLike, points: int = 121) -> Enumeration:
-    """Enumerate a model with latent size 1.
+def enumerate_model(model: MnarVae, log: RatingLog, selection: ArrayLike) -> Enumeration:
+    """Enumerate a model with one dimension of taste, at most one of exposure, and activity or none.
 
     ``selection`` (R,) or (P, R): what each level adds to the log-odds of an item, worked out by the test.
     """
-    levels = np.arange(log.scale.low, log.scale.high + 1e-9, log.scale.step)
-    z, prior = normal_grid(points)
-    activity = np.zeros_like(z)
-    if model.log_activity_sd is not None:
-        a, prior_a = normal_grid(41)
-        z, activity = (grid.ravel() for grid in np.meshgrid(z, a * np.exp(model.log_activity_sd.item()), indexing="ij"))
-        prior = np.outer(prior, prior_a).ravel()
+    exposure = model.exposure
+    blocks = [normal_grid(121)]
+    loadings = []  # what a unit of each further latent adds to the items' log-odds
+    if exposure.weight is not None:
+        loadings.append(exposure.weight.detach().double().numpy()[:, 0])
+    if exposure.log_activity_sd is not None:
+        loadings.append(np.full(log.n_items, np.exp(exposure.log_activity_sd.item())))
+    blocks += [normal_grid(41, 6.0)] * len(loadings)
+    z, *others = (axis.ravel() for axis in np.meshgrid(*(points for points, _ in blocks), indexing="ij"))
+    prior = blocks[0][1]
+    for _, weights in blocks[1:]:
+        prior = np.outer(prior, weights).ravel()
+    shift = sum((np.outer(t, loading) for t, loading in zip(others, loadings, strict=True)), np.zeros((1, 1)))
     log_odds = np.asarray(selection) + model.missing.item_bias.detach().double().numpy()[:, None]  # (P, R)
-    pi = expit(log_odds + activity[:, None, None])
+    pi = np.broadcast_to(expit(log_odds + shift[..., None]), (len(z), *log_odds.shape))
+    levels = np.arange(log.scale.low, log.scale.high + 1e-9, log.scale.step)
     return Enumeration(prior, level_probabilities(model, z), pi, levels)
 
 

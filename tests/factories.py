@@ -50,6 +50,7 @@ def tiny_model(log: RatingLog, *, seed: int = 0, **settings: Any) -> MnarVae:
         "decoder": "categorical",
         "latent_size": 1,
         "user_activity": False,
+        "exposure_size": 0,
         "embedding_size": 3,
         "code_size": 4,
         "posterior_scale": "shared",
@@ -69,7 +70,7 @@ def tiny_model(log: RatingLog, *, seed: int = 0, **settings: Any) -> MnarVae:
             drawn(parameter, 0.7)
         elif name.startswith("missing."):
             drawn(parameter, 0.5, 1.0)
-        elif name in ("decoder.weight", "decoder.bias"):
+        elif name in ("decoder.weight", "decoder.bias", "exposure.weight"):
             drawn(parameter, 0.9)
         elif name.startswith("encoder.mean"):
             drawn(parameter, 0.15)

@@ -91,21 +91,33 @@ CASES = [
 ]
 
 
+EXPOSURES = {"none": {}, "activity": {"user_activity": True}, "latent": {"exposure_size": 1}}
+
+
 @pytest.mark.parametrize("marginal", [True, False], ids=["marginal", "sampled"])
-@pytest.mark.parametrize("activity", [False, True], ids=["", "activity"])
+@pytest.mark.parametrize("exposure", EXPOSURES)
 @pytest.mark.parametrize("decoder", ["categorical", "ordinal"])
 @pytest.mark.parametrize(("kind", "settings"), CASES)
 def test_bound_is_the_enumerated_likelihood(
-    *, log: RatingLog, decoder: str, kind: str, settings: dict[str, object], activity: bool, marginal: bool
+    *, log: RatingLog, decoder: str, kind: str, settings: dict[str, object], exposure: str, marginal: bool
 ) -> None:
     scale = "per-user" if kind == "per-item" else "shared"
     model = tiny_model(
-        log, seed=3, decoder=decoder, missing=kind, user_activity=activity, posterior_scale=scale, **settings
+        log, seed=3, decoder=decoder, missing=kind, posterior_scale=scale, **EXPOSURES[exposure], **settings
     )
     selection = selection_of(model, kind, str(settings.get("sign", "positive")))
     enumeration = enumerate_model(model, log, selection)
     exact = np.array([enumeration.log_evidence(row) for row in MATRIX])
     assert_bound_is(log_weights(model, log, marginal=marginal), exact, power=0.04)
+
+
+@pytest.mark.parametrize("marginal", [True, False], ids=["marginal", "sampled"])
+@pytest.mark.parametrize("kind", ["ignorable", "shared"])
+def test_bound_with_exposure_and_activity(log: RatingLog, kind: str, marginal: bool) -> None:
+    model = tiny_model(log, seed=3, missing=kind, user_activity=True, exposure_size=1)
+    enumeration = enumerate_model(model, log, selection_of(model, kind, "positive"))
+    exact = np.array([enumeration.log_evidence(row) for row in MATRIX[[0, 2]]])
+    assert_bound_is(log_weights(model, log, marginal=marginal)[:, [0, 2]], exact, power=0.04)
 
 
 @pytest.mark.parametrize("marginal", [True, False], ids=["marginal", "sampled"])
@@ -149,13 +161,13 @@ def test_sampled_weights_average_to_the_marginal_one_at_fixed_z(log: RatingLog, 
         model.missing.slope.raw.fill_(2.0)  # strong selection, so that the two estimators lie well apart
         model.missing.item_bias.fill_(0.0)
     z = torch.randn(6, log.n_users, 1, generator=torch.Generator().manual_seed(0))
-    offset = torch.linspace(-1, 1, 6)[:, None].expand(6, log.n_users)
+    activity = torch.linspace(-1, 1, 6)[:, None, None].expand(6, log.n_users, 1)
     batch = make_batch(log, np.arange(log.n_users))
     fills, generator = 4000, torch.Generator().manual_seed(1)
     with torch.no_grad():
-        marginal = model.estimator(marginal=True)(z, offset, batch, None).double()
+        marginal = model.estimator(marginal=True)(z, activity, batch, None).double()
         noise = model.decoder.noise((fills * 6, log.n_users, log.n_items), generator)
-        sampled = model.estimator(marginal=False)(z.repeat(fills, 1, 1), offset.repeat(fills, 1), batch, noise)
+        sampled = model.estimator(marginal=False)(z.repeat(fills, 1, 1), activity.repeat(fills, 1, 1), batch, noise)
     sampled = sampled.double().view(fills, 6, log.n_users)
     ratio = torch.exp(sampled - marginal)
     error = ratio.std(0) / math.sqrt(fills)

@@ -29,16 +29,19 @@ def exact_sum(p: torch.Tensor, table: torch.Tensor, offset: torch.Tensor | None,
     S, B, R, P = p.shape
     total = torch.zeros(S, B, dtype=p.dtype)
     for s, b, j in itertools.product(range(S), range(B), range(P)):
-        shift = 0.0 if offset is None else offset[s, b]
+        shift = 0.0 if offset is None else offset[s, b] if offset.ndim == 2 else offset[s, b, j]
         stays = sum(p[s, b, r, j] / (1 + torch.exp(table[r, j] + shift)) for r in range(R))
         total[s, b] = total[s, b] + unrated[b, j] * torch.log(stays)
     return total
 
 
-@pytest.mark.parametrize("with_offset", [True, False])
+@pytest.mark.parametrize("offset_shape", [None, (3, 2), (3, 2, 4)])
 @pytest.mark.parametrize("kind", ["categorical", "ordinal"])
-def test_fused_term_and_its_gradients_are_those_of_the_plain_sum(kind: str, with_offset: bool) -> None:
-    table, offset = drawn(5, 4, spread=2.0, seed=1), drawn(3, 2, seed=2) if with_offset else None
+def test_fused_term_and_its_gradients_are_those_of_the_plain_sum(
+    kind: str, offset_shape: tuple[int, ...] | None
+) -> None:
+    table = drawn(5, 4, spread=2.0, seed=1)
+    offset = drawn(*offset_shape, seed=2) if offset_shape else None
     unrated = torch.tensor([[1.0, 0, 1, 1], [0, 1, 1, 0]]).double()
     pull = drawn(3, 2, seed=3).detach()
     if kind == "categorical":
@@ -136,21 +139,21 @@ def test_sure_dislike_under_falling_selection_is_a_number(kind: str) -> None:
 @pytest.mark.parametrize("missing", ["shared", "per-item", "ignorable"])
 def test_block_size_changes_neither_value_nor_gradient(decoder: str, missing: str, marginal: bool) -> None:
     log = log_of(random_matrix(7, 5, seed=2))
-    model = tiny_model(log, decoder=decoder, missing=missing, user_activity=True)
+    model = tiny_model(log, decoder=decoder, missing=missing, user_activity=True, exposure_size=2)
     batch = make_batch(log, np.arange(7))
     z = torch.randn(3, 7, 1, generator=torch.Generator().manual_seed(0))
-    offset = torch.randn(3, 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    z_x = torch.randn(3, 7, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
     noise = model.decoder.noise((3, 7, 5), torch.Generator().manual_seed(2))
     term = model.estimator(marginal=marginal)
     results = []
     for cells in (1, 3 * 5 * 2, 10**6):
-        value = term(z, offset, batch, noise, block_cells=cells)
+        value = term(z, z_x, batch, noise, block_cells=cells)
         model.zero_grad()
-        offset.grad = None
+        z_x.grad = None
         value.sum().backward()
-        results.append([value.detach(), offset.grad, *[p.grad for p in model.parameters() if p.grad is not None]])
+        results.append([value.detach(), z_x.grad, *[p.grad for p in model.parameters() if p.grad is not None]])
         with torch.no_grad():  # the path without recomputation
-            torch.testing.assert_close(term(z, offset, batch, noise, block_cells=cells), value.detach())
+            torch.testing.assert_close(term(z, z_x, batch, noise, block_cells=cells), value.detach())
     for other in results[1:]:
         for mine, theirs in zip(results[0], other, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

@@ -13,6 +13,7 @@ from mnar_recsys.data import RatingLog, RatingScale
 from mnar_recsys.model.batch import make_batch
 from mnar_recsys.model.build import build_model
 from mnar_recsys.model.decoders import GaussianDecoder, GaussianRatings
+from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.missing import Ignorable
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.prediction import UNKNOWN, Predictor
@@ -30,9 +31,12 @@ def log() -> RatingLog:
     return log_of(MATRIX)
 
 
-def selective_model(log: RatingLog, decoder: str, *, activity: bool, seed: int = 1) -> MnarVae:
-    """A model where selection is strong and differs by item (per level in effect, through slopes of two signs)."""
-    model = tiny_model(log, seed=seed, decoder=decoder, missing="per-item", sign="free", user_activity=activity)
+EXPOSURES = {"": {}, "activity": {"user_activity": True}, "exposure": {"exposure_size": 1}}
+
+
+def selective_model(log: RatingLog, decoder: str, exposure: str) -> MnarVae:
+    """Build a model where selection is strong and differs by item, through slopes of two signs."""
+    model = tiny_model(log, seed=1, decoder=decoder, missing="per-item", sign="free", **EXPOSURES[exposure])
     with torch.no_grad():
         model.missing.slope.raw.copy_(torch.tensor([1.2, -0.8, 0.9, 1.1]))
         model.missing.item_bias.copy_(torch.tensor([0.3, -0.2, 0.5, 0.0]))
@@ -44,10 +48,10 @@ def enumerated(model: MnarVae, log: RatingLog) -> Enumeration:
     return enumerate_model(model, log, np.array([1.2, -0.8, 0.9, 1.1])[:, None] * centred)
 
 
-@pytest.fixture(scope="module", params=["categorical", "ordinal", "categorical-activity"])
+@pytest.fixture(scope="module", params=["categorical", "ordinal", "categorical-activity", "ordinal-exposure"])
 def case(request: pytest.FixtureRequest, log: RatingLog) -> tuple[MnarVae, Enumeration]:
-    decoder, _, activity = request.param.partition("-")
-    model = selective_model(log, decoder, activity=bool(activity))
+    decoder, _, exposure = request.param.partition("-")
+    model = selective_model(log, decoder, exposure)
     return model, enumerated(model, log)
 
 
@@ -155,7 +159,7 @@ def test_resampled_draws_follow_the_enumerated_joint_distribution() -> None:
     # 500 users with the same row, so that 40 draws of each are 20,000 draws of one posterior.
     row = MATRIX[1]
     log = log_of(np.tile(row, (500, 1)))
-    model = selective_model(log, "categorical", activity=True)
+    model = selective_model(log, "categorical", "activity")
     with torch.no_grad():
         model.decoder.weight.mul_(2)  # strong tastes, so that two cells of a user hang together
     centred = (LEVELS - 2.0) / 0.5
@@ -230,7 +234,7 @@ def test_linear_gaussian_posterior_is_the_closed_form() -> None:
         decoder.bias.copy_(torch.from_numpy(shift)[None])
         for parameter in (encoder.mean.weight, encoder.mean.bias, encoder.log_sd_bias):
             parameter.zero_()  # q(z|x) is the prior: importance sampling does the rest
-    model = MnarVae(encoder, decoder, Ignorable(torch.zeros(P)), user_activity=False)
+    model = MnarVae(encoder, decoder, Ignorable(torch.zeros(P)), Exposure(P, 0, activity=False))
     users, items = np.nonzero(np.isnan(matrix))
     found = Predictor(model, log, draws=2**13).predict(users, items, probabilities=(0.05, 0.5, 0.95))
     covariance = loadings @ loadings.T
