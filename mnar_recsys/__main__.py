@@ -1,5 +1,7 @@
 """``python -m mnar_recsys`` is the ``mnar-recsys`` command."""
 
+import sys
+
 from mnar_recsys.cli.main import main
 
-main()
+sys.exit(main())

@@ -26,6 +26,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise IsADirectoryError(21, "is a folder")
+        if target.exists() and not target.is_file():
+            raise OSError(22, "is a device or pipe, not a file")  # renaming would replace /dev/null itself
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror}); choose another output path") from error

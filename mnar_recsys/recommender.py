@@ -186,7 +186,8 @@ class MNARRecommender:
         known = log.reindex(log.users, fitted.log.catalogue)
         other = type(self)(fitted.settings)
         other._fitted = FittedModel(fitted.settings, fitted.seed, known, fitted.model, fitted.history, fitted.finished)
-        other._predictor = Predictor(fitted.model, known, seed=fitted.seed)
+        trained = self.predictor.trained_items
+        other._predictor = Predictor(fitted.model, known, seed=fitted.seed, trained_items=trained)
         return other
 
     def save(self, folder: str | Path) -> None:

@@ -68,7 +68,7 @@ def read_delimited(
     items, item_codes, item_notes = reader.ids(columns[roles.item], roles.item, "item", kinds.item)
     ratings = reader.numbers(columns[roles.rating], roles.rating)
     times, time_notes = reader.times(columns.get(roles.timestamp), roles.timestamp)
-    table = RatingTable(
+    return RatingTable(
         users,
         items,
         user_codes,
@@ -80,8 +80,6 @@ def read_delimited(
         source=f"{text_format.path}: ",
         notes=(*notes, *user_notes, *item_notes, *time_notes),
     )
-    table.check_size()
-    return table
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class TextReader:
         except (pa.ArrowInvalid, OSError) as error:
             raise self._diagnose(error) from error
         if not table.num_rows:
-            raise DataError(f"{self.text_format.path}: has a header but no ratings. Check how it was written")
+            raise DataError(f"{self.text_format.path}: has a header but no rows. Check how it was written")
         return {position: table[name] for position, name in zip(wanted, include, strict=True)}
 
     def _diagnose(self, error: Exception) -> DataError:
@@ -205,7 +203,7 @@ class TextReader:
         row = int(np.argmax(distinct[codes] == other))
         if expected == "integer":
             what = "expected a whole number, as in the log it is read for"
-            remedy = "Read both with ids='text' (--ids text)"
+            remedy = "Correct it, or read that log with ids='text' too (train --ids text)"
         else:
             what = f"expected a whole number, as {number!r} on other lines, or text in all of them"
             remedy = "If all are meant as text, say ids='text' (--ids text)"

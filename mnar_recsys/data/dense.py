@@ -33,7 +33,7 @@ def read_dense(path: Path) -> RatingTable:
     items = Vocabulary(np.arange(matrix.shape[1]), "item")
     user_features, user_notes = _features(path, "user", len(users))
     item_features, item_notes = _features(path, "item", len(items))
-    table = RatingTable(
+    return RatingTable(
         users,
         items,
         user_codes,
@@ -46,8 +46,6 @@ def read_dense(path: Path) -> RatingTable:
         user_features=user_features,
         item_features=item_features,
     )
-    table.check_size()
-    return table
 
 
 def read_matrix(path: Path) -> NDArray[np.float64]:

@@ -168,7 +168,7 @@ class RatingLog(RatingMatrix):
             In text files ids are whole numbers where all are written as such; ``text`` reads all ids as text.
         like : RatingLog, optional
             Another log, such as the training log of a test file: ids are read as its are, and its scale is
-            used.
+            used. A single user or item is then allowed.
 
         Raises
         ------
@@ -182,8 +182,12 @@ class RatingLog(RatingMatrix):
         kinds = IdKinds("text", "text") if ids == "text" else IdKinds()
         if like is not None:
             kinds = IdKinds(like.users.kind, like.catalogue.kind)
-            scale = like.scale if scale is None else scale
         table = read_layout(path, layout, columns, kinds)
+        table.check_size(users_given=like is not None, items_given=like is not None)
+        if like is not None and scale is None:
+            remedy = "Correct it, or convert the ratings to the scale of the log that they are read for"
+            like.scale.check(table.ratings, place=table.place, remedy=remedy)
+            scale = like.scale
         return cls.from_table(table, scale=scale, duplicates=duplicates)
 
     @classmethod

@@ -1,5 +1,6 @@
 """Rating tables from Parquet files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,25 +29,18 @@ def read_parquet(path: Path, columns: tuple[str, ...], kinds: IdKinds) -> Rating
     DataError
         With the file, the row and column, what was found and what was expected.
     """
-    check_file(path)
-    try:
-        opened = pyarrow.parquet.ParquetFile(path)
-        names = opened.schema_arrow.names
-        wanted = _wanted(path, names, columns)
-        content = opened.read(columns=list(wanted))
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not a whole Parquet file ({reason}). Copy or write it again") from error
-    if not content.num_rows:
-        raise DataError(f"{path}: has columns but no ratings. Check how it was written")
-    reader = _Reader(path, content)
+    names = _column_names(path)
+    if len(columns) == 3 and "timestamp" in names:
+        columns = (*columns, "timestamp")
+    wanted = columns
+    reader = open_parquet(path, wanted)
     users, user_codes = reader.ids(wanted[0], "user", kinds.user)
     items, item_codes = reader.ids(wanted[1], "item", kinds.item)
     times = reader.times(wanted[3]) if len(wanted) > 3 else None
     ignored = [name for name in names if name not in wanted]
     notes = (f"ignored columns: {', '.join(ignored)}",) if ignored else ()
     ratings = reader.numbers(wanted[2])
-    table = RatingTable(
+    return RatingTable(
         users,
         items,
         user_codes,
@@ -57,28 +51,52 @@ def read_parquet(path: Path, columns: tuple[str, ...], kinds: IdKinds) -> Rating
         source=f"{path}: ",
         notes=notes,
     )
-    table.check_size()
-    return table
 
 
-def _wanted(path: Path, names: list[str], columns: tuple[str, ...]) -> tuple[str, ...]:
-    if len(columns) == 3 and "timestamp" in names:
-        columns = (*columns, "timestamp")
+def open_parquet(path: Path, columns: Sequence[str]) -> "ParquetReader":
+    """Read the named columns of a file; raise DataError if it is damaged, or lacks one or has it twice."""
+    names = _column_names(path)
     for name in columns:
         if names.count(name) != 1:
             raise DataError(
                 f"{path}: column {name!r} expected once; found the columns {', '.join(names)}."
-                " Name the user, item and rating columns (columns=..., --columns user,item,rating)"
+                f" Name the {', '.join(_ROLES[: len(columns)])} columns (columns=..., --columns"
+                f" {','.join(_ROLES[: len(columns)])})"
             )
-    return columns
+    try:
+        content = pyarrow.parquet.read_table(path, columns=list(columns), partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+    if not content.num_rows:
+        raise DataError(f"{path}: has columns but no rows. Check how it was written")
+    return ParquetReader(path, content)
+
+
+_ROLES = ("user", "item", "rating")
+
+
+def _column_names(path: Path) -> list[str]:
+    check_file(path)
+    try:
+        return list(pyarrow.parquet.read_schema(path).names)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    reason = str(error).splitlines()[0]
+    return DataError(f"{path}: not a whole Parquet file ({reason}). Copy or write it again")
 
 
 @dataclass(frozen=True)
-class _Reader:
+class ParquetReader:
+    """Columns of one Parquet file; every refusal names the row and the column."""
+
     path: Path
     content: "pa.Table"
 
     def row(self, row: int) -> str:
+        """Name the file and a row, counted from 0."""
         return f"{self.path}, row {row + 1}"
 
     def _column(self, name: str) -> "pa.ChunkedArray":
@@ -91,6 +109,7 @@ class _Reader:
         return column
 
     def ids(self, name: str, label: str, kind: IdKind | None) -> tuple[Vocabulary, NDArray[np.int64]]:
+        """Return the vocabulary of a column of ids, and each row's index."""
         column = self._column(name)
         is_whole = pa.types.is_integer(column.type)
         is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
@@ -116,6 +135,7 @@ class _Reader:
         return Vocabulary.from_distinct(distinct, codes, label)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
+        """Return a column of finite numbers."""
         column = self._column(name)
         kind = column.type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
@@ -133,6 +153,7 @@ class _Reader:
         return values
 
     def times(self, name: str) -> NDArray[np.float64]:
+        """Return a column of numbers, or of dates as seconds since 1970."""
         kind = self.content[name].type
         if not pa.types.is_timestamp(kind) and not pa.types.is_date(kind):
             return self.numbers(name)

@@ -83,16 +83,19 @@ class RatingScale:
                 fits &= np.abs(steps - np.round(steps)) <= _OFF_GRID
         return ~fits
 
-    def check(self, ratings: ArrayLike, label: str = "rating", place: Place = array_position) -> None:
+    def check(
+        self,
+        ratings: ArrayLike,
+        label: str = "rating",
+        place: Place = array_position,
+        remedy: str = "Correct it, or give the scale that is meant (scale=..., --scale low,high,step)",
+    ) -> None:
         """Raise DataError naming the first rating that is not on the scale."""
         values = np.asarray(ratings, dtype=np.float64).ravel()
         misfits = self.misfits(values)
         if misfits.any():
             row = int(np.argmax(misfits))
-            raise DataError(
-                f"{place(row)}: found {label} {values[row]:g}, expected one of {self.describe()}."
-                " Correct it, or give the scale that is meant (scale=..., --scale low,high,step)"
-            )
+            raise DataError(f"{place(row)}: found {label} {values[row]:g}, expected one of {self.describe()}. {remedy}")
 
     def level_index(self, ratings: ArrayLike) -> NDArray[np.int64]:
         """Return the index of each rating's level, 0..R-1.

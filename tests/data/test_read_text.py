@@ -128,7 +128,7 @@ def test_a_test_file_is_read_like_its_training_log(write):
     [
         ("", ["is empty"]),
         ("\n \n", ["only blank lines"]),
-        (HEADER, ["no ratings"]),
+        (HEADER, ["no rows"]),
         (GOOD.encode("utf-16"), ["UTF-16", "UTF-8"]),
         (b"PAR1" + bytes(20), ["Parquet"]),
         (b"PK\x03\x04rest", ["Excel"]),

@@ -1,0 +1,79 @@
+"""Options that several verbs share, and the parsing of those that are written in a small language."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mnar_recsys.config import Settings, preset
+from mnar_recsys.errors import ConfigError
+
+Columns = Annotated[
+    str | None,
+    typer.Option(help="Names of the user, item and rating columns (and timestamp).", metavar="U,I,R[,T]"),
+]
+PairColumns = Annotated[
+    str | None, typer.Option("--columns", help="Names of the user and item columns of --pairs.", metavar="U,I")
+]
+Layout = Annotated[
+    str,
+    typer.Option(help="How the file is laid out: auto, csv, parquet, recbole, yahoo-r3, coat, kuairec or movielens."),
+]
+Ids = Annotated[str, typer.Option(help="Read ids as whole numbers where all are (auto), or as text.")]
+Duplicates = Annotated[
+    str, typer.Option(help="Where a user rated an item twice: error, keep the last, or take the mean.")
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(help="Rating scale: low,high or low,high,step or low,high,real; inferred if left out.", metavar="L,H"),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
+ModelFolder = Annotated[Path, typer.Argument(help="Model folder that `train` wrote.", metavar="MODEL")]
+
+
+def split_names(text: str | None, option: str, counts: Sequence[int]) -> tuple[str, ...] | None:
+    """Return the names in ``a,b,c``; refuse another number of them than ``counts`` allows."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if len(names) not in counts or not all(names):
+        allowed = " or ".join(map(str, counts))
+        raise ConfigError(f"{option} needs {allowed} names with commas between them; found {text!r}")
+    return names
+
+
+def make_settings(preset_name: str, options: Mapping[str, Any], assignments: Sequence[str]) -> Settings:
+    """Return the preset with options and ``key=value`` assignments on top; a value ``none`` means none.
+
+    Raises
+    ------
+    ConfigError
+        If the preset or a key is unknown, a value does not fit, or something is said twice.
+    """
+    changes = {key: value for key, value in options.items() if value is not None}
+    for text in assignments:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (key and equals and value):
+            raise ConfigError(f"--set needs key=value, for example --set latent_size=10; found {text!r}")
+        if key in changes:
+            raise ConfigError(f"setting '{key}' is given twice; leave one of them out")
+        changes[key] = None if value.lower() == "none" else value
+    return preset(preset_name).replace(changes)
+
+
+def parse_propensities(text: str | None) -> tuple[tuple[float, float], ...] | None:
+    """Return the (rating, propensity) pairs of ``1=.02,2=.03``; raise ConfigError for anything else."""
+    if text is None:
+        return None
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        points = tuple((float(rating), float(propensity)) for rating, propensity in pairs)
+    except ValueError:
+        points = ()
+    if len({rating for rating, _ in points}) < max(2, len(points)):
+        raise ConfigError(
+            f"--known-propensities needs rating=propensity for at least two different ratings, for example "
+            f"1=.02,5=.1; found {text!r}"
+        )
+    return points

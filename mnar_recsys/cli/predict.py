@@ -1,0 +1,102 @@
+"""``predict``: debiased predictions to a file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mnar_recsys.cli.options import ModelFolder, PairColumns
+from mnar_recsys.cli.progress import progress
+from mnar_recsys.cli.terminal import note, say, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mnar_recsys.prediction.export import ExportSummary, PairBlock
+    from mnar_recsys.prediction.predictor import Predictor
+
+
+def predict(
+    model: ModelFolder,
+    out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")],
+    pairs: Annotated[Path | None, typer.Option(help="Predict the pairs in this file (columns user, item).")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Predict every item for every user.")] = False,
+    top_n: Annotated[
+        int | None, typer.Option("--top-n", help="Predict each user's N best unrated items, best first.", metavar="N")
+    ] = None,
+    ratings: Annotated[
+        Path | None,
+        typer.Option(help="Condition on these ratings instead: new users, without training again."),
+    ] = None,
+    levels: Annotated[bool, typer.Option("--levels", help="Add the probability of each rating level.")] = False,
+    propensity: Annotated[
+        bool, typer.Option("--propensity", help="Add the probability that the user rates the item by choice.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse pairs outside the training log.")] = False,
+    columns: PairColumns = None,
+    estimand: Annotated[
+        Literal["conditional", "paper"],
+        typer.Option(help="conditional: the cell's own missingness counts; paper: eq. 18, where it does not."),
+    ] = "conditional",
+    draws: Annotated[int, typer.Option(min=1, help="Posterior draws a user.")] = 256,
+) -> None:
+    """Export debiased predictions with uncertainty.
+
+    Columns user, item, mean, sd, mean_se, q05, q50, q95, cold, under the ids of the log. sd and quantiles describe a
+    rating, mean_se the uncertainty of its expectation. A rating in the log is never returned.
+    """
+    from mnar_recsys.cli.reading import condition_on, load_model, only_one
+    from mnar_recsys.prediction.cells import Estimand
+    from mnar_recsys.prediction.export import check_target, export_predictions
+    from mnar_recsys.prediction.predictor import Predictor
+
+    which = only_one({"--pairs": pairs is not None, "--all": everything, "--top-n": top_n is not None})
+    check_target(out)
+    recommender = load_model(model)
+    if ratings is not None:
+        recommender = condition_on(recommender, ratings)
+    fitted = recommender.fitted
+    predictor = Predictor(
+        fitted.model,
+        fitted.log,
+        seed=fitted.seed,
+        draws=draws,
+        estimand=Estimand(estimand),
+        trained_items=recommender.predictor.trained_items,
+    )
+    total, blocks = _blocks(which, predictor, pairs, top_n or 0, columns, strict=strict)
+    with progress("predicting", total, "pairs") as advance:
+        summary = export_predictions(out, predictor, blocks, levels=levels, propensity=propensity, on_pairs=advance)
+    say(f"{out}: {summary.rows:,} predictions")
+    _remarks(summary, predictor)
+
+
+def _blocks(
+    which: str, predictor: "Predictor", pairs: Path | None, top_n: int, columns: str | None, *, strict: bool
+) -> "tuple[int, Iterator[PairBlock]]":
+    """Return how many pairs there will be (at most), and the pairs."""
+    from mnar_recsys.cli.reading import read_pairs
+    from mnar_recsys.prediction.export import all_pairs, given_pairs, top_pairs
+
+    log = predictor.log
+    if which == "--all":
+        return log.n_users * log.n_items, all_pairs(log)
+    if which == "--top-n" or pairs is None:
+        return log.n_users * min(top_n, log.n_items), top_pairs(log, predictor, top_n)
+    users, items = read_pairs(pairs, log, columns)
+    return len(users), given_pairs(log, users, items, strict=strict, source=f"{pairs}, ")
+
+
+def _remarks(summary: "ExportSummary", predictor: "Predictor") -> None:
+    from mnar_recsys.prediction.export import FEW_DRAWS
+
+    if summary.cold:
+        note(
+            f"{summary.cold:,} of them are cold (a user or an item without ratings in the log): "
+            "they rest on the prior and are marked in the column cold"
+        )
+    if summary.low_ess_users:
+        warn(
+            f"{summary.low_ess_users:,} of {summary.users:,} users have an effective sample size below "
+            f"{FEW_DRAWS:g} of {len(predictor.noise)} draws: their predictions are noisy; use more --draws"
+        )

@@ -1,0 +1,94 @@
+"""Reading what the user names, and noting on stderr what was found."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnar_recsys.cli.options import split_names
+from mnar_recsys.cli.terminal import note, warn
+from mnar_recsys.data import RatingLog, Vocabulary
+from mnar_recsys.data.id_files import IdColumn, read_ids
+from mnar_recsys.errors import ConfigError, DataError, ModelFolderError
+
+if TYPE_CHECKING:
+    from mnar_recsys.recommender import MNARRecommender
+
+
+def read_log(path: Path, *, columns: str | None, like: RatingLog | None = None, **options: str | None) -> RatingLog:
+    """Read ratings and print the reader's notes; ``options`` as of ``RatingLog.read``, checked there."""
+    names = split_names(columns, "--columns", (3, 4))
+    log = RatingLog.read(path, columns=names, like=like, **cast("dict[str, Any]", options))
+    for text in log.notes:
+        if like is None or not text.startswith("scale:"):
+            note(f"{path}: {text}")
+    return log
+
+
+def load_model(folder: Path) -> "MNARRecommender":
+    """Load a model folder, and say so where its training had not ended."""
+    from mnar_recsys.recommender import MNARRecommender  # torch: only once it is needed
+
+    recommender = MNARRecommender.load(folder)
+    if not recommender.fitted.finished:
+        warn(f"{folder}: training had not finished; these are its last checkpoint's weights. `train --resume` goes on")
+    return recommender
+
+
+def read_pairs(path: Path, log: RatingLog, columns: str | None) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """Read the user and item ids of pairs to predict, of the kinds that the log has: (n,), (n,)."""
+    user, item = split_names(columns, "--columns", (2,)) or ("user", "item")
+    users, items = read_ids(path, [IdColumn(user, "user", log.users.kind), IdColumn(item, "item", log.catalogue.kind)])
+    return users, items
+
+
+def read_catalogue(path: Path, log: RatingLog) -> RatingLog:
+    """Return the log with the items of a file (column ``item``) in its catalogue."""
+    (items,) = read_ids(path, [IdColumn("item", "item", log.catalogue.kind)])
+    wider = log.with_catalogue(items)
+    note(f"{path}: {wider.n_items - log.n_items:,} items without ratings added to the catalogue")
+    return wider
+
+
+def condition_on(recommender: "MNARRecommender", path: Path) -> "MNARRecommender":
+    """Return the model conditioned on the ratings in a file; those of items it does not know are left out, and said."""
+    fitted = recommender.fitted.log
+    log = read_log(path, columns=None, like=fitted)
+    is_known = fitted.catalogue.index(log.catalogue.ids)[log.items] >= 0
+    if not is_known.all():
+        warn(f"{path}: {int((~is_known).sum()):,} ratings of items that the model does not know are ignored")
+        if not is_known.any():
+            raise DataError(f"{path}: none of the items is known to the model; check the item ids")
+        log = log.select_ratings(is_known)
+    return recommender.condition_on(log)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse, before any work, a folder that is in use or cannot be written to."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelFolderError(f"{folder}: exists and is not empty; choose another folder, or go on with --resume")
+    check_writable(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Create the folder, and raise DataError if that, or writing into it, is not possible."""
+    from mnar_recsys.files import atomic_path
+
+    probe = folder / "probe"
+    with atomic_path(probe):
+        pass
+    probe.unlink()
+
+
+def only_one(options: dict[str, bool]) -> str:
+    """Return the one option that was given; raise ConfigError if it is none or several."""
+    given = [name for name, is_given in options.items() if is_given]
+    if len(given) != 1:
+        raise ConfigError(f"give exactly one of {', '.join(options)}; found {' and '.join(given) or 'none'}")
+    return given[0]
+
+
+def n_of(vocabulary: Vocabulary, what: str) -> str:
+    """Return ``1,200 users``."""
+    return f"{len(vocabulary):,} {what}"

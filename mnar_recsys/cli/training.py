@@ -1,0 +1,157 @@
+"""Fitting a model with progress on stderr, and what is said of the fit."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from mnar_recsys.cli.failures import InterruptedRunError
+from mnar_recsys.cli.progress import progress
+from mnar_recsys.cli.terminal import facts, note, table, warn
+from mnar_recsys.config import Settings
+from mnar_recsys.data import RatingLog
+from mnar_recsys.model_card import selection_by_level
+from mnar_recsys.model_folder import CHECKPOINT, FittedModel
+from mnar_recsys.prediction import Predictor
+from mnar_recsys.recommender import MNARRecommender, OnStep
+from mnar_recsys.rng import numpy_generator
+from mnar_recsys.training import BoundTerms, Trainer
+
+NO_SELECTION = 0.05
+"""Log-odds between the ends of the scale below which a slope that has a sign is taken to have met its boundary."""
+_SAMPLED_USERS = 200
+_SAMPLED_CELLS = 5000
+_POSTERIOR_CELLS = 20_000_000
+
+
+def fit_to_folder(settings: Settings, log: RatingLog, out: Path, *, seed: int, resume: bool) -> str:
+    """Fit, write the model folder, warn of what is doubtful, and return a summary of the fit."""
+    start = time.perf_counter()
+    note(f"training on {log.n_ratings:,} ratings of {log.n_items:,} items by {log.n_users:,} users")
+    recommender = MNARRecommender(settings)
+    try:
+        with training_progress("training", settings) as on_step:
+            recommender.fit(log, seed=seed, folder=out, resume=resume, on_step=on_step)
+    except KeyboardInterrupt as interrupt:
+        raise InterruptedRunError(_what_is_left(out)) from interrupt
+    finally:
+        remove_if_empty(out)
+    seconds = time.perf_counter() - start
+    warn_of_sign(recommender.fitted)
+    return _summary(recommender, out, seconds)
+
+
+@contextmanager
+def training_progress(label: str, settings: Settings) -> Iterator[OnStep]:
+    """Give a callback for ``fit`` that shows the bound, the held-out bound and the selection as training goes on."""
+    most = settings.training.max_steps
+    unit = "steps at most," if settings.training.stop_early else "steps,"
+    with progress(label, most, unit) as advance:
+        reached = 0
+
+        def on_step(trainer: Trainer, terms: BoundTerms) -> None:
+            nonlocal reached
+            step = trainer.progress.step
+            advance(step - reached, _status(trainer, terms))
+            reached = step
+
+        yield on_step
+
+
+def _status(trainer: Trainer, terms: BoundTerms) -> str:
+    text = f"bound {terms.bound:.2f}"
+    if trainer.progress.history:
+        last = trainer.progress.history[-1]
+        if np.isfinite(last["held_out"]):
+            text += f", held out {last['held_out']:.2f} (best at step {trainer.progress.best_step:,})"
+        text += f", selection {last['selection']:+.2f}"
+    return text
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder in which nothing was written."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _what_is_left(out: Path) -> str:
+    if (out / CHECKPOINT).exists():
+        return f"the last checkpoint is in {out}; go on with the same command and --resume"
+    return "before the first checkpoint; nothing was written"
+
+
+def warn_of_sign(fitted: FittedModel) -> None:
+    """Warn where the data push a slope that has a sign to its boundary."""
+    model = fitted.settings.model
+    if model.sign == "free" or model.missing in ("ignorable", "known"):
+        return
+    curve = list(selection_by_level(fitted).values())
+    strength = abs(curve[-1] - curve[0])
+    if strength < NO_SELECTION:
+        liked = "like" if model.sign == "positive" else "dislike"
+        warn(
+            f"the data do not support --sign {model.sign} (people tend to rate what they {liked}): the fitted "
+            f"selection is {strength:.3f} nats between the ends of the scale, its boundary; try --sign free, and look "
+            "at `inspect` before trusting the debiased predictions"
+        )
+
+
+def _summary(recommender: MNARRecommender, out: Path, seconds: float) -> str:
+    fitted = recommender.fitted
+    curve = selection_by_level(fitted)
+    unrated, error = mean_of_unrated(recommender.predictor)
+    lines = [
+        ("training", stopping(fitted)),
+        ("mean of the given ratings", f"{fitted.log.values.mean():.3f}"),
+        ("mean of the unrated cells", f"{unrated:.3f} as predicted (standard error {error:.3f}, a sample of cells)"),
+        ("time", f"{seconds:.0f} s"),
+        ("peak memory", f"{peak_megabytes():,.0f} MB"),
+        ("model", str(out)),
+    ]
+    rows = [[f"{rating:g}", f"{value:+.2f}"] for rating, value in curve.items()]
+    title = "Fitted selection: log-odds that a rating adds to being given"
+    return f"{facts(lines)}\n\n{title}\n{table(['rating', 'log-odds'], rows)}"
+
+
+def stopping(fitted: FittedModel) -> str:
+    """Return how long training took, in steps, and why it stopped."""
+    if not fitted.history:
+        return "no history"
+    steps, training = int(fitted.history[-1]["step"]), fitted.settings.training
+    if not training.stop_early:
+        return f"{steps:,} steps, as set"
+    best = max(fitted.history, key=lambda row: row["held_out"])
+    why = "max_steps reached" if steps >= training.max_steps else "the held-out bound no longer rose"
+    return (
+        f"{steps:,} steps ({why}); best held-out bound {best['held_out']:.2f} nats a user, at step {best['step']:,.0f}"
+    )
+
+
+def mean_of_unrated(predictor: Predictor, seed: int = 0) -> tuple[float, float]:
+    """Return the predicted mean rating of unrated cells and its standard error over users, from a sample."""
+    log = predictor.log
+    rng = numpy_generator(seed, "sample of unrated cells")
+    size = int(np.clip(_POSTERIOR_CELLS // log.n_items, 20, _SAMPLED_USERS))
+    users = np.sort(rng.choice(log.n_users, min(size, log.n_users), replace=False))
+    each = min(max(_SAMPLED_CELLS // len(users), 1), log.n_items)
+    rows = np.repeat(users, each)
+    items = rng.integers(log.n_items, size=len(rows))
+    is_unrated = ~np.isin(rows * log.n_items + items, log.cells)
+    if not is_unrated.any():
+        return float("nan"), float("nan")
+    rows, items = rows[is_unrated], items[is_unrated]
+    predicted = predictor.predict(rows, items).mean.astype(np.float64)
+    _, group = np.unique(rows, return_inverse=True)
+    by_user = np.bincount(group, predicted) / np.bincount(group)
+    error = by_user.std(ddof=1) / np.sqrt(len(by_user)) if len(by_user) > 1 else float("nan")
+    return float(predicted.mean()), float(error)
+
+
+def peak_megabytes() -> float:
+    """Return the most memory this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
