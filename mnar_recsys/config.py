@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mnar_recsys.errors import ConfigError
 
-DecoderName = Literal["ordinal", "categorical", "gaussian"]
-MissingName = Literal["ignorable", "shared", "per-item", "per-level", "known"]
+DecoderName = Literal["auto", "ordinal", "categorical", "gaussian"]
+MissingName = Literal["auto", "ignorable", "shared", "per-item", "per-level", "known"]
 Sign = Literal["positive", "negative", "free"]
 EstimatorName = Literal["marginal", "sampled"]
 
@@ -20,21 +20,21 @@ class _Settings(BaseModel):
 class ModelConfig(_Settings):
     """The parts of the model and their sizes (symbols of the paper in brackets)."""
 
-    decoder: DecoderName = "ordinal"
+    decoder: DecoderName = "auto"
     """p(x|z): `ordinal` (cumulative logit), `categorical` (one probability a level) or `gaussian` (sigmoid mean on
-    the rating range)."""
-    missing: MissingName = "shared"
+    the rating range). `auto`: ordinal on rating levels, else gaussian."""
+    missing: MissingName = "auto"
     """p(s|x): one slope for all items (`shared`), one each (`per-item`), one weight a rating level (`per-level`),
-    a given mechanism (`known`), or none (`ignorable`, which is MIWAE)."""
+    a given mechanism (`known`), or none (`ignorable`, which is MIWAE). `auto`: shared with a gaussian decoder, else per-level."""
     sign: Sign = "positive"
     """Direction of selection: `positive` if people tend to rate what they like. For `per-level`: monotone."""
     estimator: EstimatorName = "marginal"
     """The missing ratings are summed out exactly (`marginal`) or drawn (`sampled`, as in the paper)."""
     user_activity: bool = True
     """Give every user a latent activity that raises or lowers all their log-odds of rating."""
-    exposure_size: int = Field(default=0, ge=0, le=1024)
+    exposure_size: int = Field(default=6, ge=0, le=1024)
     """Size of a latent of the user that decides, with weights of the items, who meets what whatever the rating."""
-    latent_size: int = Field(default=30, ge=1, le=1024)
+    latent_size: int = Field(default=10, ge=1, le=1024)
     """Size of the latent taste z [K]."""
     embedding_size: int = Field(default=20, ge=1, le=4096)
     """Size of an item's embedding in the encoder."""
@@ -44,7 +44,7 @@ class ModelConfig(_Settings):
     """Standard deviation of q(z|x): one vector for all users (the paper's), or encoded for each."""
     gaussian_variance: Literal["shared", "per-item"] = "shared"
     """Observation variance of the Gaussian decoder."""
-    weight_prior_sd: float | None = Field(default=None, gt=0)
+    weight_prior_sd: float | None = Field(default=0.5, gt=0)
     """Standard deviation of a Gaussian prior on the weights of decoder and exposure (MAP); none as in the paper."""
     gumbel_temperature: float = Field(default=0.5, gt=0)
     """Temperature of the Gumbel-softmax draws of the sampled estimator on levels."""
@@ -55,6 +55,15 @@ class ModelConfig(_Settings):
     """(rating, P(rated | rating)) pairs of the `known` missing model, linear in the log-odds between them."""
     known_adjust: bool = False
     """Learn a rising affine map of the known log-odds, with a bias for each item, on top of them."""
+
+    def resolve(self, *, has_levels: bool) -> Self:
+        """Return the settings with every ``auto`` decided by whether the rating scale has levels."""
+        decoder, missing = self.decoder, self.missing
+        if decoder == "auto":
+            decoder = "ordinal" if has_levels else "gaussian"
+        if missing == "auto":
+            missing = "shared" if decoder == "gaussian" else "per-level"
+        return self.model_copy(update={"decoder": decoder, "missing": missing})
 
     @model_validator(mode="after")
     def _known_mechanism_is_given(self) -> Self:
@@ -127,6 +136,10 @@ class Settings(_Settings):
             parts[part][key] = value
         return self.from_dict(parts)
 
+    def resolve(self, *, has_levels: bool) -> Self:
+        """Return settings in which every ``auto`` of the model is decided; see ``ModelConfig.resolve``."""
+        return self.model_copy(update={"model": self.model.resolve(has_levels=has_levels)})
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Validate nested settings, as read from JSON; raise ConfigError with the first problem in one line."""
@@ -142,7 +155,8 @@ class Settings(_Settings):
 _YAHOO_R3 = Settings(
     model=ModelConfig(
         decoder="gaussian", missing="shared", sign="free", estimator="sampled", user_activity=False,
-        latent_size=30, embedding_size=20, code_size=50, posterior_scale="shared",
+        latent_size=30, embedding_size=20, code_size=50, posterior_scale="shared", exposure_size=0,
+        weight_prior_sd=None,
     ),
     training=TrainingConfig(
         samples=20, batch_size=100, learning_rate=1e-3, max_steps=10_000, stop_early=False, evaluate_every=500

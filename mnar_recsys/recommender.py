@@ -89,21 +89,22 @@ class MNARRecommender:
             If the bound stops being finite; the folder keeps the last checkpoint.
         """
         path = None if folder is None else Path(folder)
-        print_of = fingerprint(log, self.settings, seed)
+        settings = self.settings.resolve(has_levels=log.scale.levels is not None)
+        print_of = fingerprint(log, settings, seed)
         if path is not None and resume and not (path / CHECKPOINT).exists():
             return self._take_finished(path, print_of)
-        model = build_model(self.settings.model, log, torch_seed(seed, "weights"))
-        trainer = Trainer(model, log, self.settings, seed=seed)
+        model = build_model(settings.model, log, torch_seed(seed, "weights"))
+        trainer = Trainer(model, log, settings, seed=seed)
         if path is not None:
             _prepare_folder(path, trainer, print_of, resume=resume)
 
         def write(at: Trainer) -> None:
             if path is not None:
-                _checkpoint(path, at, log, self.settings, seed)
+                _checkpoint(path, at, log, settings, seed)
 
         trainer.run(on_step, write)
         history = tuple(trainer.progress.history)
-        self._fitted = FittedModel(self.settings, seed, log, model, history, finished=True)
+        self._fitted = FittedModel(settings, seed, log, model, history, finished=True)
         self._predictor = Predictor(model, log, seed=seed)
         if path is not None:
             self.save(path)

@@ -210,7 +210,7 @@ def test_a_loaded_model_predicts_the_same(tmp_path: Path, request: pytest.Fixtur
     model.save(tmp_path / "model")
     loaded = MNARRecommender.load(tmp_path / "model")
     ids = model.fitted.log.users.ids[:6], model.fitted.log.catalogue.ids[:6]
-    assert loaded.settings == model.settings
+    assert loaded.settings == model.fitted.settings
     for name in ("mean", "sd", "mean_se", "propensity", "cold", "ess"):
         np.testing.assert_array_equal(getattr(loaded.predict_full(*ids), name), getattr(model.predict_full(*ids), name))
     names = {path.name for path in (tmp_path / "model").iterdir()}

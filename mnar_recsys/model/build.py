@@ -25,6 +25,7 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
     ConfigError
         If a part needs rating levels and the log's scale is a real interval.
     """
+    config = config.resolve(has_levels=log.scale.levels is not None)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         # Layers draw their starting weights from the global generators; the fork leaves those as they were.
         torch.manual_seed(seed)
@@ -80,6 +81,7 @@ def _missing(config: ModelConfig, log: RatingLog) -> MissingModel:
             return PerLevel(log_odds, log.scale, sign=config.sign)
         case "known":
             return Known(log_odds, config.known_propensities or (), adjust=config.known_adjust)
+    raise ConfigError(f"missing model '{config.missing}' is not decided; resolve the settings first")
 
 
 def _need_levels(what: str, scale: RatingScale, remedy: str) -> None:
