@@ -9,6 +9,7 @@ from scipy import stats
 from mnar_recsys.data import RatingLog, RatingScale
 from mnar_recsys.errors import ConfigError
 from mnar_recsys.prediction import Predictor
+from mnar_recsys.prediction import predictor as predictor_module
 from mnar_recsys.prediction.impute import impute_blocks, rubin, summarize
 from mnar_recsys.prediction.predictor import pick
 
@@ -105,6 +106,29 @@ def test_draws_of_a_density_stay_on_a_real_scale() -> None:
     assert inside.any()
     error = found.sd / np.sqrt(800)
     assert (np.abs(draws.mean(0) - found.mean)[inside] < 4 * error[inside] + 0.01).all()
+
+
+def test_cells_of_a_user_share_one_draw_of_tastes_however_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = log_of(np.where(np.eye(3, 6) > 0, 2.0, np.nan))
+    model = tiny_model(log, missing="ignorable")
+    with torch.no_grad():  # level 1 of everything for half of the tastes, level 3 of everything for the others
+        model.decoder.weight.copy_(torch.tensor([-1e4, 0, 1e4])[:, None, None].expand(3, 6, 1))
+        model.decoder.bias.zero_()
+        model.encoder.mean.weight.zero_()
+        model.encoder.mean.bias.zero_()
+        model.decoder.weight[:, [0, 1, 2]] = 0  # what was rated says nothing
+    predictor = Predictor(model, log, draws=64)
+    users, items = np.repeat([0, 1, 2], 3), np.tile([3, 4, 5], 3)
+    whole = predictor.predict(users, items, probabilities=(0.5,))
+    monkeypatch.setattr(predictor_module, "_CELLS_AT_ONCE", 1)  # one pair at a time
+    monkeypatch.setattr(predictor_module, "_USERS_AT_ONCE", 2)
+    drawn = predictor.draw(users, items, 60, np.random.default_rng(0)).reshape(60, 3, 3)
+    assert (drawn == drawn[:, :, :1]).all()
+    assert set(np.unique(drawn)) == {1.0, 3.0}
+    assert (drawn[:, 0, 0] != drawn[:, 1, 0]).any()  # people draw apart
+    cut = predictor.predict(users, items, probabilities=(0.5,))
+    for name in ("mean", "sd", "mean_se", "quantiles", "propensity", "ess"):
+        np.testing.assert_allclose(getattr(cut, name), getattr(whole, name), rtol=1e-5)
 
 
 def selective_world(n_users: int, copies: int) -> tuple[RatingLog, np.ndarray, Predictor]:
