@@ -225,7 +225,12 @@ def test_linear_gaussian_posterior_is_the_closed_form() -> None:
     scale = RatingScale(-50, 50)
     log = log_of(matrix, scale)
     config = ModelConfig(
-        decoder="gaussian", missing="ignorable", user_activity=False, latent_size=K, posterior_scale="shared"
+        decoder="gaussian",
+        missing="ignorable",
+        user_activity=False,
+        exposure_size=0,
+        latent_size=K,
+        posterior_scale="shared",
     )
     encoder = build_model(config, log, 0).encoder
     decoder = LinearGaussian(torch.zeros(P), scale, initial_sd=sd, latent_size=K, variance="shared", quadrature_nodes=8)
