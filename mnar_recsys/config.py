@@ -83,7 +83,7 @@ class ModelConfig(_Settings):
 class TrainingConfig(_Settings):
     """How the bound is maximised. A step is one update on one batch of users."""
 
-    samples: int = Field(default=20, ge=1)
+    samples: int = Field(default=10, ge=1)
     """Importance samples a user in training [S; the paper's K]."""
     batch_size: int = Field(default=100, ge=1)
     """Users in a batch [B]."""
@@ -97,11 +97,11 @@ class TrainingConfig(_Settings):
     """Share of the users held out for stopping."""
     holdout_max: int = Field(default=1000, ge=1)
     """At most this many users are held out."""
-    validation_samples: int = Field(default=50, ge=1)
+    validation_samples: int = Field(default=30, ge=1)
     """Importance samples a held-out user."""
     evaluate_every: int = Field(default=50, ge=1)
     """Steps between two looks at the held-out users; a checkpoint is written at each."""
-    patience: int = Field(default=6, ge=1)
+    patience: int = Field(default=4, ge=1)
     """Looks without a better held-out bound before the learning rate is cut, or training stops."""
     rate_cuts: int = Field(default=2, ge=0)
     """How often the learning rate is divided by 4, from the best weights, before training stops."""
