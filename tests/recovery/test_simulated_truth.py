@@ -17,6 +17,8 @@ SETTINGS: dict[str, Any] = {
     "decoder": "ordinal",
     "estimator": "marginal",
     "user_activity": True,
+    "exposure_size": 0,
+    "weight_prior_sd": None,
     "latent_size": 4,
     "samples": 8,
     "batch_size": 100,
