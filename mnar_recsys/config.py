@@ -147,6 +147,8 @@ class Settings(_Settings):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
+            if first["type"] == "value_error":  # from a validator of ours, which says all there is to say
+                raise ConfigError(str(first["ctx"]["error"])) from error
             place = ".".join(str(part) for part in first["loc"][1:]) or "settings"
             raise ConfigError(f"setting {place}: {first['msg']}; found {first['input']!r}") from error
 

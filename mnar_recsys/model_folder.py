@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mnar_recsys.config import Settings
@@ -25,6 +24,7 @@ from mnar_recsys.errors import MnarError, ModelFolderError
 from mnar_recsys.files import atomic_path, write_text
 from mnar_recsys.model.build import build_model
 from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.model.tensor_file import write_tensors
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
@@ -83,8 +83,7 @@ def write_weights(
         pd.DataFrame(list(history)).to_csv(path, index=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     metadata = {"fingerprint": print_of, "finished": json.dumps(finished)}
-    with atomic_path(folder / "weights.safetensors") as path:
-        save_file(tensors, path, metadata=metadata)
+    write_tensors(folder / "weights.safetensors", tensors, metadata)
 
 
 def read_model(folder: str | Path) -> FittedModel:
@@ -104,8 +103,14 @@ def read_model(folder: str | Path) -> FittedModel:
             f"{folder}: not a complete model folder, {', '.join(absent)} missing; train the model again"
         )
     config = _read_config(folder / "config.json")
-    settings, seed = Settings.from_dict(config["settings"]), int(config["seed"])
-    log = _read_log(folder, RatingScale.from_dict(config["scale"]))
+    try:
+        settings, seed = Settings.from_dict(config["settings"]), int(config["seed"])
+        scale = RatingScale.from_dict(config["scale"])
+    except (MnarError, ValueError, TypeError, AttributeError) as error:
+        raise ModelFolderError(
+            f"{folder / 'config.json'}: not the settings of a model of this package ({error}); train the model again"
+        ) from error
+    log = _read_log(folder, scale)
     if fingerprint(log, settings, seed) != config["fingerprint"]:
         raise ModelFolderError(
             f"{folder}: ratings.parquet, vocab.parquet and config.json do not belong together; train the model again"

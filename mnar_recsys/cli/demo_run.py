@@ -26,7 +26,10 @@ from mnar_recsys.prediction.export import export_predictions, given_pairs
 from mnar_recsys.recommender import MNARRecommender
 
 PRESET = "r3-like"
-N_ITEMS = 500
+N_ITEMS = 300
+RATINGS_PER_USER = 12.0
+# A quarter of the default's samples: the demo is to take minutes, and the selection curve hardly changes.
+SAMPLES = 5
 CONSTANT, BIAS, TWIN, OURS, FLOOR = (
     "constant (mean of the log)",
     "offsets of users and items",
@@ -73,7 +76,7 @@ def run_demo(out: Path, users: int, seed: int) -> str:
 
     start = time.perf_counter()
     note(f"1/5 simulating {users:,} users x {N_ITEMS} items ({PRESET}), where people rate what they love")
-    simulation = simulate_ratings(PRESET, n_users=users, n_items=N_ITEMS, seed=seed)
+    simulation = simulate_ratings(PRESET, n_users=users, n_items=N_ITEMS, seed=seed, ratings_per_user=RATINGS_PER_USER)
     write_simulation(simulation, out)
     note(
         f"    {simulation.train.n_ratings:,} self-selected ratings (mean {simulation.train.ratings.mean():.2f}), "
@@ -101,7 +104,7 @@ def run_demo(out: Path, users: int, seed: int) -> str:
 
 def _fit(label: str, log: RatingLog, seed: int, **changes: str) -> MNARRecommender:
     note(label)
-    recommender = MNARRecommender(**changes)
+    recommender = MNARRecommender("default", samples=SAMPLES, **changes)
     with training_progress("    training", recommender.settings) as on_step:
         recommender.fit(log, seed=seed, on_step=on_step)
     warn_of_sign(recommender.fitted)

@@ -60,6 +60,7 @@ def _interrupted(message: str = "stopped; no partial output is left") -> int:
 def _usage_message(error: Exception) -> str:
     """Return what is wrong with the command line, and where its help is."""
     message: str = getattr(error, "format_message", error.__str__)()
+    message = message.replace("Value error, ", "")  # pydantic's prefix, inside typer's message
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", None) or "mnar-recsys"
     return f"{one_line(message).rstrip('.')}; see `{command} --help`"

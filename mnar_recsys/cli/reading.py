@@ -1,5 +1,6 @@
 """Reading what the user names, and noting on stderr what was found."""
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from mnar_recsys.cli.options import split_names
 from mnar_recsys.cli.terminal import note, warn
-from mnar_recsys.data import RatingLog, Vocabulary
+from mnar_recsys.data import RatingLog
 from mnar_recsys.data.id_files import IdColumn, read_ids
 from mnar_recsys.errors import ConfigError, DataError, ModelFolderError
 
@@ -64,21 +65,24 @@ def condition_on(recommender: "MNARRecommender", path: Path) -> "MNARRecommender
     return recommender.condition_on(log)
 
 
-def check_new_folder(folder: Path) -> None:
-    """Refuse, before any work, a folder that is in use or cannot be written to."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def check_model_folder(folder: Path, *, resume: bool) -> None:
+    """Refuse, before any work, a folder that is in use, has nothing to resume, or cannot be written to."""
+    if resume:
+        if not any((folder / name).is_file() for name in ("checkpoint.safetensors", "weights.safetensors")):
+            raise ModelFolderError(f"{folder}: there is no checkpoint to resume from; train without --resume")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelFolderError(f"{folder}: exists and is not empty; choose another folder, or go on with --resume")
     check_writable(folder)
 
 
 def check_writable(folder: Path) -> None:
-    """Create the folder, and raise DataError if that, or writing into it, is not possible."""
-    from mnar_recsys.files import atomic_path
-
-    probe = folder / "probe"
-    with atomic_path(probe):
-        pass
-    probe.unlink()
+    """Raise DataError if no file can be written to the folder, or to the one in which it will be created."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
 
 
 def only_one(options: dict[str, bool]) -> str:
@@ -87,8 +91,3 @@ def only_one(options: dict[str, bool]) -> str:
     if len(given) != 1:
         raise ConfigError(f"give exactly one of {', '.join(options)}; found {' and '.join(given) or 'none'}")
     return given[0]
-
-
-def n_of(vocabulary: Vocabulary, what: str) -> str:
-    """Return ``1,200 users``."""
-    return f"{len(vocabulary):,} {what}"

@@ -23,10 +23,12 @@ def simulate(
 
     Self-selected ratings to train on, a random survey of the same people, and the truth behind both.
     """
+    from mnar_recsys.cli.reading import check_writable
     from mnar_recsys.data.simulate import simulate_ratings
     from mnar_recsys.data.simulate_files import write_simulation
     from mnar_recsys.data.simulate_presets import find_preset
 
+    check_writable(out)
     note(f"{preset}: {find_preset(preset).meaning}")
     simulation = simulate_ratings(preset, n_users=users, n_items=items, seed=seed)
     paths = write_simulation(simulation, out)

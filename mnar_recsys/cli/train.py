@@ -71,11 +71,10 @@ def train(
     }
     chosen = make_settings(preset, options, settings or [])
 
-    from mnar_recsys.cli.reading import check_new_folder, read_catalogue, read_log
+    from mnar_recsys.cli.reading import check_model_folder, read_catalogue, read_log
     from mnar_recsys.cli.training import fit_to_folder
 
-    if not resume:
-        check_new_folder(out)
+    check_model_folder(out, resume=resume)
     log = read_log(ratings, columns=columns, scale=scale, duplicates=duplicates, ids=ids, layout=layout)
     if items is not None:
         log = read_catalogue(items, log)

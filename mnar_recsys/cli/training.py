@@ -39,7 +39,7 @@ def fit_to_folder(settings: Settings, log: RatingLog, out: Path, *, seed: int, r
     except KeyboardInterrupt as interrupt:
         raise InterruptedRunError(_what_is_left(out)) from interrupt
     finally:
-        remove_if_empty(out)
+        _remove_unusable(out)
     seconds = time.perf_counter() - start
     warn_of_sign(recommender.fitted)
     return _summary(recommender, out, seconds)
@@ -72,16 +72,20 @@ def _status(trainer: Trainer, terms: BoundTerms) -> str:
     return text
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Remove a folder in which nothing was written."""
-    with suppress(OSError):
+def _remove_unusable(folder: Path) -> None:
+    """Remove what is left of a run that ended inside its first checkpoint: it neither loads nor resumes."""
+    if any((folder / name).exists() for name in (CHECKPOINT, "weights.safetensors")):
+        return
+    for name in ("vocab.parquet", "ratings.parquet", "config.json", "history.csv"):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or holding what is not ours
         folder.rmdir()
 
 
 def _what_is_left(out: Path) -> str:
     if (out / CHECKPOINT).exists():
         return f"the last checkpoint is in {out}; go on with the same command and --resume"
-    return "before the first checkpoint; nothing was written"
+    return "there was no checkpoint yet; nothing is left behind"
 
 
 def warn_of_sign(fitted: FittedModel) -> None:

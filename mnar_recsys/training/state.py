@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from mnar_recsys.errors import ModelFolderError
-from mnar_recsys.files import atomic_path
+from mnar_recsys.model.tensor_file import write_tensors
 
 
 @dataclass
@@ -52,8 +51,7 @@ def save_checkpoint(
         tensors |= {f"adam.{index}.{key}": torch.as_tensor(value).clone() for key, value in state.items()}
     rate = optimizer.param_groups[0]["lr"]
     described = json.dumps({"progress": asdict(progress), "rate": rate, "fingerprint": fingerprint})
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"checkpoint": described})
+    write_tensors(path, tensors, {"checkpoint": described})
 
 
 def load_checkpoint(

@@ -172,7 +172,7 @@ class Trainer:
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise DivergedError(
                 f"the bound is not finite at step {step + 1} (learning rate {self.optimizer.param_groups[0]['lr']:g}); "
-                "the last checkpoint is kept; try a smaller learning_rate or gradient_clip"
+                "the last checkpoint, if there was one, is kept; try a smaller learning_rate or gradient_clip"
             )
         self.optimizer.step()
         self.progress.step = step + 1
