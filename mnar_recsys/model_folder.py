@@ -45,7 +45,12 @@ class FittedModel:
 
 def fingerprint(log: RatingLog, settings: Settings, seed: int) -> str:
     """Return a digest of everything that decides a fit."""
-    digest = hashlib.sha256(settings.model_dump_json().encode())
+    return _digest(log, settings.model_dump(mode="json"), seed)
+
+
+def _digest(log: RatingLog, settings: dict[str, Any], seed: int) -> str:
+    """Digest the settings as they stand on disk: a field that a later version adds must not disown the folder."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
     digest.update(json.dumps([seed, log.scale.to_dict()]).encode())
     for vocabulary in (log.users, log.catalogue):
         digest.update("\n".join(map(str, vocabulary.ids.tolist())).encode())
@@ -111,7 +116,7 @@ def read_model(folder: str | Path) -> FittedModel:
             f"{folder / 'config.json'}: not the settings of a model of this package ({error}); train the model again"
         ) from error
     log = _read_log(folder, scale)
-    if fingerprint(log, settings, seed) != config["fingerprint"]:
+    if _digest(log, config["settings"], seed) != config["fingerprint"]:
         raise ModelFolderError(
             f"{folder}: ratings.parquet, vocab.parquet and config.json do not belong together; train the model again"
         )

@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from evaluation.plots import marginals, selection_curve, training_history
 from evaluation.report import Section, facts_table, methods_table, write_report
 from mnar_recsys.cli.demo_run import OURS, PRESET, TWIN, DemoRun
+from mnar_recsys.cli.scoring import with_ends
 from mnar_recsys.data import RatingLog
 
 
@@ -18,8 +20,9 @@ def write_demo_report(run: DemoRun, path: Path) -> None:
         path,
         title="What people would have said",
         lede=(
-            "A simulated log of self-selected ratings, a model that learns why ratings are given, and a random survey "
-            "of the same people to check it: in a simulation the truth is known."
+            "People rate what they love, so a log of their ratings misleads. On a simulated log, where the truth is "
+            f"known, a model that ignores this has a mean squared error of {_value(run, TWIN, 'mse'):.2f} on a random "
+            f"survey; one that learns why ratings are given, {_value(run, OURS, 'mse'):.2f}."
         ),
         sections=[
             _results(run),
@@ -34,28 +37,36 @@ def write_demo_report(run: DemoRun, path: Path) -> None:
 
 
 def _results(run: DemoRun) -> Section:
-    mse = {method: _value(run, method, "mse") for method in (OURS, TWIN)}
+    train, test = run.simulation.train, run.simulation.test
     text = (
-        f"People rate what they love, so the mean rating in the log, {run.simulation.train.ratings.mean():.2f}, is far "
-        f"above that of a random survey, {run.simulation.test.ratings.mean():.2f}. A model that ignores this (MIWAE) "
-        f"has a mean squared error of {mse[TWIN]:.3f} on the survey; the same model with a missing model (not-MIWAE) "
-        f"{mse[OURS]:.3f}. The difference is {run.difference}, on the same cells.\n\n"
-        "No method has seen a rating of the survey. Cells that are also in the log are left out here; 95 % intervals "
-        "come from resampling people. The last line is what someone would reach who knew everybody's true taste: "
-        "the rest is noise."
+        f"The mean rating in the log is {train.ratings.mean():.2f}, in a random survey of the same people "
+        f"{test.ratings.mean():.2f}. not-MIWAE and MIWAE are the same model with and without a model of why ratings "
+        f"are given; the MSE of the first minus that of the second is {run.difference}, on the same cells.\n\n"
+        "No method has seen a rating of the survey. Survey cells that are also in the log are left out, but for the "
+        "last column; 95 % intervals come from resampling people. The last line is what someone would reach who knew "
+        "everybody's true taste: the rest is noise."
     )
     table = methods_table(run.results, ("mse", "mae", "bias"), cells="unseen")
+    table["MSE, all cells"] = methods_table(run.results, ("mse",), cells="all")["MSE"]
     return Section("Errors on the random survey", text, table=table)
 
 
 def _selection(run: DemoRun) -> Section:
-    figure = selection_curve(run.levels, run.fitted_selection, truth=run.true_selection)
-    missing = run.recommender.settings.model.missing
+    model = run.recommender.settings.model.resolve(has_levels=True)
+    fitted, true = run.fitted_selection, run.true_selection
     text = (
-        "How much more likely is a rating to be given if it is a five than if it is a one? The model learns it from "
-        f"the log alone, under the assumption that it follows its missing model ({missing}) and never falls."
+        "By how much does a rating raise the log-odds of being given? The model learns it from the log alone "
+        f"(missing model {model.missing}, sign {model.sign}); the truth is the simulator's."
     )
-    return Section("Why ratings are given", text, replace(figure, caption="Mean zero over the ratings."))
+    table = pd.DataFrame(
+        {
+            "rating": [f"{level:g}" for level in run.levels],
+            "fitted": [f"{value:.2f}" for value in fitted],
+            "truth": [f"{value:.2f}" for value in true],
+        }
+    )
+    figure = selection_curve(run.levels, fitted, truth=true)
+    return Section("Why ratings are given", text, replace(figure, caption="Mean zero over the ratings."), table)
 
 
 def _marginals(run: DemoRun) -> Section:
@@ -69,15 +80,22 @@ def _marginals(run: DemoRun) -> Section:
 
 
 def _calibration(run: DemoRun) -> Section:
-    names = ("coverage_90", "coverage_90_model", "pit_coverage_90", "log_likelihood")
     text = (
         "Of the survey's ratings, how many lie inside the model's 90 % intervals? Ratings come in steps, so an "
         "interval holds more than 90 %: compare with what the model itself expects. The randomised PIT allows for the "
         "steps and should be 0.900."
     )
-    return Section(
-        "Is the uncertainty honest?", text, table=methods_table({OURS: run.scored.results}, names, cells="all")
-    )
+    results = run.scored.results
+    unseen = results[results["cells"] == "unseen"].set_index("metric")
+    measures = {
+        "in the 90 % interval": "coverage_90",
+        "expected by the model": "coverage_90_model",
+        "randomised PIT in its central 90 %": "pit_coverage_90",
+        "log-likelihood, nats a rating": "log_likelihood",
+    }
+    values = [with_ends(unseen, metric) for metric in measures.values()]
+    table = pd.DataFrame({"measure": list(measures), "value": values})
+    return Section("Is the uncertainty honest?", text, table=table)
 
 
 def _training(run: DemoRun) -> Section:
@@ -104,7 +122,7 @@ def _trust() -> Section:
 
 def _facts(run: DemoRun) -> Section:
     train, test = run.simulation.train, run.simulation.test
-    settings = run.recommender.settings.model
+    settings = run.recommender.settings.model.resolve(has_levels=True)
     return Section(
         "This run",
         table=facts_table(

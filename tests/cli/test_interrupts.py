@@ -23,6 +23,7 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_an_interrupt_says_how_to_go_on(cli: Cli, ratings: Path, tmp_path: Path) -> None:
     process = start("train", ratings, "--out", "m", *ENDLESS, cwd=tmp_path)
     wait_for((tmp_path / "m" / CHECKPOINT).exists, process)
@@ -102,6 +103,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_a_checkpoint_loads_and_resumes_byte_for_byte(
     cli: Cli, ratings: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_run_killed_after_a_checkpoint_loads_and_resumes_byte_for_byte(
     assert not (killed / CHECKPOINT).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [("SIGKILL", -signal.SIGKILL), ("SIGTERM", 143)])
 def test_an_export_that_is_killed_leaves_no_output(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, code: int
@@ -140,6 +143,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["train", "predict"])
 def test_a_disk_that_is_really_full(ratings: Path, model: Path, tmp_path: Path, verb: str) -> None:
     """No file may grow beyond 2 kB: the system's own error, not one made up here."""
@@ -156,6 +160,7 @@ def test_a_disk_that_is_really_full(ratings: Path, model: Path, tmp_path: Path, 
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away(model: Path, tmp_path: Path) -> None:
     """``summarize | head -1`` ends quietly."""
     with start("summarize", model, "--by", "user", "--draws", 2, cwd=tmp_path) as process:

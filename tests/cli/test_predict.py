@@ -354,3 +354,19 @@ def test_bad_simulations(cli: Cli, tmp_path: Path, options: list[object], expect
     line = cli("simulate", "--out", tmp_path / "s", *options).error()
     assert all(part in line for part in expected), line
     assert not (tmp_path / "s").exists()
+
+
+def test_a_folder_written_before_a_setting_existed(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later version adds a field: the folder still belongs together."""
+    from mnar_recsys.config import ModelConfig, Settings
+    from mnar_recsys.model_folder import read_model
+
+    class LaterModel(ModelConfig):
+        novelty: int = 3
+
+    class LaterSettings(Settings):
+        model: LaterModel = LaterModel()
+
+    monkeypatch.setattr("mnar_recsys.model_folder.Settings", LaterSettings)
+    assert read_model(model).settings.model == LaterModel.model_validate(read_model(model).settings.model.model_dump())
+    assert cli("summarize", model).code == 0
