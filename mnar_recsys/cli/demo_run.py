@@ -166,9 +166,10 @@ def describe(run: DemoRun, out: Path) -> str:
     return "\n\n".join(
         [
             table(headers, rows),
-            f"MSE of not-MIWAE minus that of MIWAE: {run.difference} (unseen cells, 95 % interval over users; no method "
-            "saw the survey)",
-            f"Selection: log-odds that a rating adds to being given, mean zero\n{table(['rating', 'fitted', 'true'], curve)}",
+            f"MSE of not-MIWAE minus that of MIWAE: {run.difference} (unseen cells, 95 % interval over users; no "
+            "method saw the survey)",
+            "Selection: log-odds that a rating adds to being given, mean zero\n"
+            + table(["rating", "fitted", "true"], curve),
             f"Done in {run.seconds:.0f} s; written:\n{files}",
         ]
     )
