@@ -25,7 +25,8 @@ class ModelConfig(_Settings):
     the rating range). `auto`: ordinal on rating levels, else gaussian."""
     missing: MissingName = "auto"
     """p(s|x): one slope for all items (`shared`), one each (`per-item`), one weight a rating level (`per-level`),
-    a given mechanism (`known`), or none (`ignorable`, which is MIWAE). `auto`: shared with a gaussian decoder, else per-level."""
+    a given mechanism (`known`), or none (`ignorable`, which is MIWAE). `auto`: shared with a gaussian decoder, else
+    per-level."""
     sign: Sign = "positive"
     """Direction of selection: `positive` if people tend to rate what they like. For `per-level`: monotone."""
     estimator: EstimatorName = "marginal"
@@ -45,7 +46,11 @@ class ModelConfig(_Settings):
     gaussian_variance: Literal["shared", "per-item"] = "shared"
     """Observation variance of the Gaussian decoder."""
     weight_prior_sd: float | None = Field(default=0.5, gt=0)
-    """Standard deviation of a Gaussian prior on the weights of decoder and exposure (MAP); none as in the paper."""
+    """Standard deviation of a Gaussian prior on the decoder's weights (MAP); none as in the paper."""
+    bias_prior_sd: float | None = Field(default=0.5, gt=0)
+    """The same for the decoder's biases of the items, around their mean."""
+    exposure_prior_sd: float | None = Field(default=0.5, gt=0)
+    """The same for the weights of the exposure."""
     gumbel_temperature: float = Field(default=0.5, gt=0)
     """Temperature of the Gumbel-softmax draws of the sampled estimator on levels."""
     quadrature_nodes: int = Field(default=8, ge=2, le=64)
@@ -157,8 +162,8 @@ class Settings(_Settings):
 _YAHOO_R3 = Settings(
     model=ModelConfig(
         decoder="gaussian", missing="shared", sign="free", estimator="sampled", user_activity=False,
-        latent_size=30, embedding_size=20, code_size=50, posterior_scale="shared", exposure_size=0,
-        weight_prior_sd=None,
+        latent_size=30, embedding_size=20, code_size=50, posterior_scale="shared",
+        exposure_size=0, weight_prior_sd=None, bias_prior_sd=None, exposure_prior_sd=None,
     ),
     training=TrainingConfig(
         samples=20, batch_size=100, learning_rate=1e-3, max_steps=10_000, stop_early=False, evaluate_every=500

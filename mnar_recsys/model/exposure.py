@@ -56,9 +56,9 @@ class Exposure(nn.Module):
         pairs = batch.pair_products(z[..., : self.size], self.weight[None]).squeeze(1)
         return pairs if activity is None else pairs + activity
 
-    def log_weight_prior(self, sd: float) -> Tensor | float:
+    def log_weight_prior(self, sd: float | None) -> Tensor | float:
         """Log density, up to a constant, of the weights under independent N(0, sd^2): a scalar."""
-        return 0.0 if self.weight is None else -0.5 * self.weight.square().sum() / sd**2
+        return 0.0 if self.weight is None or sd is None else -0.5 * self.weight.square().sum() / sd**2
 
     def _activity(self, z: Tensor) -> Tensor | None:
         return None if self.log_activity_sd is None else z[..., -1] * torch.exp(self.log_activity_sd)

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mnar_recsys.config import ModelConfig
 from mnar_recsys.model import latent
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.bound import LogWeights
@@ -40,9 +41,10 @@ class MnarVae(nn.Module):
         taste = self.latent_size - self.exposure.latent_size
         return z[..., :taste], z[..., taste:]
 
-    def log_weight_prior(self, sd: float) -> Tensor:
-        """Log density, up to a constant, of decoder and exposure weights under independent N(0, sd^2): a scalar."""
-        return self.decoder.log_weight_prior(sd) + self.exposure.log_weight_prior(sd)
+    def log_weight_prior(self, config: ModelConfig) -> Tensor:
+        """Log density, up to a constant, of the items' weights under the priors of the settings: a scalar."""
+        decoder = self.decoder.log_weight_prior(config.weight_prior_sd, config.bias_prior_sd)
+        return decoder + self.exposure.log_weight_prior(config.exposure_prior_sd)
 
     def sample_posterior(self, batch: UserBatch, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw z (S, B, K') from q; return it with log p(z) and log q(z|x_obs), each (S, B)."""

@@ -69,7 +69,7 @@ class Trainer:
 
     def __init__(self, model: MnarVae, log: RatingLog, settings: Settings, *, seed: int) -> None:
         self.config = settings.training
-        self.weight_prior_sd = settings.model.weight_prior_sd
+        self.model_config = settings.model
         self.device = pick_device(self.config.device)
         self.model = model.to(self.device)
         self.log = log
@@ -164,8 +164,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             weights, _ = self.model.log_weights(batch, noise, self.estimator, cell_noise)
             loss = -importance_bound(weights.total).mean()
-            if self.weight_prior_sd is not None:
-                loss = loss - self.model.log_weight_prior(self.weight_prior_sd) / len(self.train_users)
+            loss = loss - self.model.log_weight_prior(self.model_config) / len(self.train_users)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)

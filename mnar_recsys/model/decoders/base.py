@@ -114,9 +114,18 @@ class Decoder(nn.Module, ABC):
         bias = take(self.bias, batch.items)  # (C, n)
         return self.distribution(batch.pair_products(z, self.weight) + bias, batch.items)
 
-    def log_weight_prior(self, sd: float) -> Tensor:
-        """Log density, up to a constant, of the weights under independent N(0, sd^2): a scalar."""
-        return -0.5 * self.weight.square().sum() / sd**2
+    def log_weight_prior(self, weight_sd: float | None, bias_sd: float | None) -> Tensor:
+        """Log density, up to a constant, of weights under N(0, weight_sd^2) and biases under N(their mean, bias_sd^2).
+
+        A scalar; a part whose sd is None has none.
+        """
+        total = self.weight.new_zeros(())
+        if weight_sd is not None:
+            total = total - 0.5 * self.weight.square().sum() / weight_sd**2
+        if bias_sd is not None:
+            centred = self.bias - self.bias.mean(-1, keepdim=True)
+            total = total - 0.5 * centred.square().sum() / bias_sd**2
+        return total
 
     @abstractmethod
     def distribution(self, natural: Tensor, items: slice | Tensor) -> RatingDistribution:

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from mnar_recsys.config import Sign
 
-# Small, not 0: the softplus of a signed slope is flat at 0.
-_INITIAL_SLOPE = 0.1
+# A typical strength of selection in nats a unit of rating (a star on 1-5). A log too small to move it stays near it:
+# who states a sign states that there is selection. (At 0 the softplus would be flat.)
+_INITIAL_SLOPE = 0.3
 
 
 class MissingModel(nn.Module, ABC):
