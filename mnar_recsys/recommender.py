@@ -89,7 +89,7 @@ class MNARRecommender:
             If the bound stops being finite; the folder keeps the last checkpoint.
         """
         path = None if folder is None else Path(folder)
-        settings = self.settings.resolve(has_levels=log.scale.levels is not None)
+        settings = self.settings.resolve(has_levels=log.scale.levels is not None, n_ratings=log.n_ratings)
         print_of = fingerprint(log, settings, seed)
         if path is not None and resume and not (path / CHECKPOINT).exists():
             return self._take_finished(path, print_of)

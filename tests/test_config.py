@@ -16,12 +16,13 @@ def test_yahoo_r3_preset_is_appendix_a3() -> None:
     assert (training.max_steps, training.stop_early) == (10_000, False)
     assert (model.decoder, model.missing, model.sign, model.estimator) == ("gaussian", "shared", "free", "sampled")
     assert (model.posterior_scale, model.gumbel_temperature, model.user_activity) == ("shared", 0.5, False)
-    assert (model.exposure_size, model.weight_prior_sd) == (0, None)
+    assert (model.exposure_size, model.item_weights, model.weight_prior_sd) == (0, "point", None)
+    assert (model.bias_prior_sd, model.exposure_prior_sd) == (None, None)
 
 
 def test_the_scale_decides_what_is_left_open() -> None:
     def decided(has_levels: bool, **chosen: str) -> tuple[str, str]:
-        model = ModelConfig.model_validate(chosen).resolve(has_levels=has_levels)
+        model = ModelConfig.model_validate(chosen).resolve(has_levels=has_levels, n_ratings=50_000)
         return model.decoder, model.missing
 
     assert decided(True) == ("ordinal", "per-level")

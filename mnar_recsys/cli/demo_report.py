@@ -52,7 +52,7 @@ def _results(run: DemoRun) -> Section:
 
 
 def _selection(run: DemoRun) -> Section:
-    model = run.recommender.settings.model.resolve(has_levels=True)
+    model = run.recommender.fitted.settings.model
     fitted, true = run.fitted_selection, run.true_selection
     text = (
         "By how much does a rating raise the log-odds of being given? The model learns it from the log alone "
@@ -122,7 +122,7 @@ def _trust() -> Section:
 
 def _facts(run: DemoRun) -> Section:
     train, test = run.simulation.train, run.simulation.test
-    settings = run.recommender.settings.model.resolve(has_levels=True)
+    settings = run.recommender.fitted.settings.model
     return Section(
         "This run",
         table=facts_table(

@@ -25,7 +25,7 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
     ConfigError
         If a part needs rating levels and the log's scale is a real interval.
     """
-    config = config.resolve(has_levels=log.scale.levels is not None)
+    config = config.resolve(has_levels=log.scale.levels is not None, n_ratings=log.n_ratings)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         # Layers draw their starting weights from the global generators; the fork leaves those as they were.
         torch.manual_seed(seed)
@@ -38,7 +38,10 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
             latent_size=config.latent_size + exposure.latent_size,
             posterior_scale=config.posterior_scale,
         )
-        return MnarVae(encoder, _decoder(config, log), _missing(config, log), exposure)
+        model = MnarVae(encoder, _decoder(config, log), _missing(config, log), exposure)
+        if config.item_weights == "variational":
+            model.be_variational()
+        return model
 
 
 def _decoder(config: ModelConfig, log: RatingLog) -> Decoder:

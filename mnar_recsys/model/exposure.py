@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mnar_recsys.model.batch import UserBatch
+from mnar_recsys.model.weight_posterior import WeightPosterior
 
 _INITIAL_LOG_ACTIVITY_SD = -0.5
 
@@ -31,6 +32,7 @@ class Exposure(nn.Module):
         super().__init__()
         self.size = size
         self.weight = nn.Parameter(torch.randn(n_items, size) * (0.1 / math.sqrt(size))) if size else None
+        self.posterior: WeightPosterior | None = None
         self.log_activity_sd = nn.Parameter(torch.tensor(_INITIAL_LOG_ACTIVITY_SD)) if activity else None
 
     @property
@@ -41,9 +43,10 @@ class Exposure(nn.Module):
     def cells(self, z: Tensor) -> Tensor | None:
         """Offset of every cell of a block: (S, B, E') -> (S, B, I), (S, B) if it is the same for all items, or None."""
         activity = self._activity(z)
-        if self.weight is None:
+        weight = self.current()
+        if weight is None:
             return activity
-        cells = z[..., : self.size] @ self.weight.T
+        cells = z[..., : self.size] @ weight.T
         return cells if activity is None else cells + activity[..., None]
 
     def pairs(self, z: Tensor, batch: UserBatch) -> Tensor | None:
@@ -51,10 +54,23 @@ class Exposure(nn.Module):
         activity = self._activity(z)
         if activity is not None:
             activity = activity.index_select(1, batch.rows)
-        if self.weight is None:
+        weight = self.current()
+        if weight is None:
             return activity
-        pairs = batch.pair_products(z[..., : self.size], self.weight[None]).squeeze(1)
+        pairs = batch.pair_products(z[..., : self.size], weight[None]).squeeze(1)
         return pairs if activity is None else pairs + activity
+
+    def be_variational(self) -> None:
+        """Give the weights a variational posterior; ``weight`` becomes its mean."""
+        self.posterior = None if self.weight is None else WeightPosterior(self.weight.detach())
+
+    def current(self) -> Tensor | None:
+        """Return the weights (P, E) as drawn for this step, or their values where nothing is drawn."""
+        return self.weight if self.weight is None or self.posterior is None else self.posterior.draw(self.weight)
+
+    def kl(self) -> Tensor | float:
+        """KL divergence of the variational posterior from the prior, in nats: a scalar."""
+        return 0.0 if self.weight is None or self.posterior is None else self.posterior.kl(self.weight)
 
     def log_weight_prior(self, sd: float | None) -> Tensor | float:
         """Log density, up to a constant, of the weights under independent N(0, sd^2): a scalar."""

@@ -1,5 +1,6 @@
 """The joint model p(x, s) and its amortised posterior: the parts wired together."""
 
+import torch
 from torch import Tensor, nn
 
 from mnar_recsys.config import ModelConfig
@@ -11,6 +12,7 @@ from mnar_recsys.model.encoder import SetEncoder
 from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.missing import MissingModel
 from mnar_recsys.model.missing_term import Marginal, MissingTerm, Sampled
+from mnar_recsys.model.weight_posterior import WeightPosterior
 
 
 class MnarVae(nn.Module):
@@ -45,6 +47,27 @@ class MnarVae(nn.Module):
         """Log density, up to a constant, of the items' weights under the priors of the settings: a scalar."""
         decoder = self.decoder.log_weight_prior(config.weight_prior_sd, config.bias_prior_sd)
         return decoder + self.exposure.log_weight_prior(config.exposure_prior_sd)
+
+    def be_variational(self) -> None:
+        """Give the items' weights variational posteriors with learned prior scales."""
+        self.decoder.be_variational()
+        self.exposure.be_variational()
+
+    def resample_weights(self, generator: torch.Generator) -> None:
+        """Draw the items' weights for one step, where they have a posterior."""
+        for module in self.modules():
+            if isinstance(module, WeightPosterior):
+                module.resample(generator)
+
+    def clear_weights(self) -> None:
+        """Go back to the posterior means of the items' weights."""
+        for module in self.modules():
+            if isinstance(module, WeightPosterior):
+                module.clear()
+
+    def weight_kl(self) -> Tensor:
+        """KL divergence of the items' weights from their prior, in nats: a scalar."""
+        return self.decoder.kl() + self.exposure.kl()
 
     def sample_posterior(self, batch: UserBatch, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw z (S, B, K') from q; return it with log p(z) and log q(z|x_obs), each (S, B)."""

@@ -69,7 +69,7 @@ class Trainer:
 
     def __init__(self, model: MnarVae, log: RatingLog, settings: Settings, *, seed: int) -> None:
         self.config = settings.training
-        self.model_config = settings.model
+        self.model_config = settings.model.resolve(has_levels=log.scale.levels is not None, n_ratings=log.n_ratings)
         self.device = pick_device(self.config.device)
         self.model = model.to(self.device)
         self.log = log
@@ -161,10 +161,11 @@ class Trainer:
         if self.sampled:
             shape = (self.config.samples, batch.n_users, self.log.n_items)
             cell_noise = self.model.decoder.noise(shape, generator)
+        self.model.resample_weights(generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             weights, _ = self.model.log_weights(batch, noise, self.estimator, cell_noise)
             loss = -importance_bound(weights.total).mean()
-            loss = loss - self.model.log_weight_prior(self.model_config) / len(self.train_users)
+            loss = loss + self._weight_cost() / len(self.train_users)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
@@ -174,8 +175,15 @@ class Trainer:
                 "the last checkpoint, if there was one, is kept; try a smaller learning_rate or gradient_clip"
             )
         self.optimizer.step()
+        self.model.clear_weights()
         self.progress.step = step + 1
         return _terms(weights)
+
+    def _weight_cost(self) -> Tensor:
+        """Return what the items' weights cost once a pass over the data, in nats."""
+        if self.model_config.item_weights == "variational":
+            return self.model.weight_kl()
+        return -self.model.log_weight_prior(self.model_config)
 
     def _look(self) -> None:
         """Record where the run stands; keep the best weights; cut the rate, or stop, when nothing is gained."""

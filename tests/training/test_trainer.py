@@ -194,7 +194,7 @@ def test_divergence_is_an_error_and_the_last_good_weights_stay(log: RatingLog) -
 def test_weight_prior_shrinks_the_decoder(log: RatingLog) -> None:
     sizes = []
     for sd in (None, 0.01):
-        trainer = trainer_of(log, weight_prior_sd=sd, max_steps=60, stop_early=False)
+        trainer = trainer_of(log, item_weights="point", weight_prior_sd=sd, max_steps=60, stop_early=False)
         trainer.run()
         sizes.append(trainer.model.decoder.weight.square().mean().item())
     assert sizes[1] < 0.2 * sizes[0]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.indexing import lift, masked_sum, take
+from mnar_recsys.model.weight_posterior import WeightPosterior
 
 
 class RatingDistribution(ABC):
@@ -96,6 +97,25 @@ class Decoder(nn.Module, ABC):
         channels, n_items = bias.shape
         self.weight = nn.Parameter(torch.randn(channels, n_items, latent_size) * (0.1 / math.sqrt(latent_size)))
         self.bias = nn.Parameter(bias.clone())
+        self.weight_posterior: WeightPosterior | None = None
+        self.bias_posterior: WeightPosterior | None = None
+
+    def be_variational(self) -> None:
+        """Give weights and biases a variational posterior; ``weight`` and ``bias`` become its means."""
+        self.weight_posterior = WeightPosterior(self.weight.detach())
+        self.bias_posterior = WeightPosterior(self.bias.detach(), centred=False, per_dimension=False)
+
+    def current(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias as drawn for this step, or their values where nothing is drawn."""
+        if self.weight_posterior is None or self.bias_posterior is None:
+            return self.weight, self.bias
+        return self.weight_posterior.draw(self.weight), self.bias_posterior.draw(self.bias)
+
+    def kl(self) -> Tensor:
+        """KL divergence of the variational posterior from the prior, in nats: a scalar."""
+        if self.weight_posterior is None or self.bias_posterior is None:
+            return self.weight.new_zeros(())
+        return self.weight_posterior.kl(self.weight) + self.bias_posterior.kl(self.bias)
 
     @property
     def n_items(self) -> int:
@@ -104,15 +124,15 @@ class Decoder(nn.Module, ABC):
 
     def cells(self, z: Tensor, items: slice | Tensor = slice(None)) -> RatingDistribution:
         """p(x|z) of every user and item of a block: z (S, B, K) -> cells (S, B, I)."""
-        weight, bias = take(self.weight, items, dim=1), take(self.bias, items)
+        weight, bias = (take(values, items, dim=1) for values in self.current())
         channels, n_items, _ = weight.shape
         natural = z @ weight.flatten(0, 1).T + bias.flatten()  # (S, B, C * I)
         return self.distribution(natural.view(*z.shape[:-1], channels, n_items), items)
 
     def pairs(self, z: Tensor, batch: UserBatch) -> RatingDistribution:
         """p(x|z) of the observed pairs only: z (S, B, K) -> pairs (S, n)."""
-        bias = take(self.bias, batch.items)  # (C, n)
-        return self.distribution(batch.pair_products(z, self.weight) + bias, batch.items)
+        weight, bias = self.current()
+        return self.distribution(batch.pair_products(z, weight) + take(bias, batch.items), batch.items)
 
     def log_weight_prior(self, weight_sd: float | None, bias_sd: float | None) -> Tensor:
         """Log density, up to a constant, of weights under N(0, weight_sd^2) and biases under N(their mean, bias_sd^2).
