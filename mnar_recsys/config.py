@@ -13,7 +13,7 @@ Sign = Literal["positive", "negative", "free"]
 EstimatorName = Literal["marginal", "sampled"]
 
 SMALL_LOG = 10_000
-"""Ratings below which the items' weights get a variational posterior."""
+"""Ratings below which a log is small: the items' weights get a variational posterior, the exposure sees the taste."""
 
 
 class _Settings(BaseModel):
@@ -38,6 +38,9 @@ class ModelConfig(_Settings):
     """Give every user a latent activity that raises or lowers all their log-odds of rating."""
     exposure_size: int = Field(default=6, ge=0, le=1024)
     """Size of a latent of the user that decides, with weights of the items, who meets what whatever the rating."""
+    exposure_sees_taste: Literal["auto"] | bool = "auto"
+    """Whether the taste, too, decides who meets what: what people rated at all then says something of their taste.
+    `auto`: below 10,000 ratings, where there is little else to go by."""
     latent_size: int = Field(default=10, ge=1, le=1024)
     """Size of the latent taste z [K]."""
     embedding_size: int = Field(default=20, ge=1, le=4096)
@@ -74,10 +77,14 @@ class ModelConfig(_Settings):
             decoder = "ordinal" if has_levels else "gaussian"
         if missing == "auto":
             missing = "shared" if decoder == "gaussian" else "per-level"
-        weights = self.item_weights
+        is_small = n_ratings < SMALL_LOG
+        weights, sees_taste = self.item_weights, self.exposure_sees_taste
         if weights == "auto":
-            weights = "variational" if n_ratings < SMALL_LOG else "point"
-        return self.model_copy(update={"decoder": decoder, "missing": missing, "item_weights": weights})
+            weights = "variational" if is_small else "point"
+        if sees_taste == "auto":
+            sees_taste = is_small
+        decided = {"decoder": decoder, "missing": missing, "item_weights": weights, "exposure_sees_taste": sees_taste}
+        return self.model_copy(update=decided)
 
     @model_validator(mode="after")
     def _known_mechanism_is_given(self) -> Self:
@@ -172,7 +179,8 @@ _YAHOO_R3 = Settings(
     model=ModelConfig(
         decoder="gaussian", missing="shared", sign="free", estimator="sampled", user_activity=False,
         latent_size=30, embedding_size=20, code_size=50, posterior_scale="shared",
-        exposure_size=0, item_weights="point", weight_prior_sd=None, bias_prior_sd=None, exposure_prior_sd=None,
+        exposure_size=0, exposure_sees_taste=False, item_weights="point",
+        weight_prior_sd=None, bias_prior_sd=None, exposure_prior_sd=None,
     ),
     training=TrainingConfig(
         samples=20, batch_size=100, learning_rate=1e-3, max_steps=10_000, stop_early=False, evaluate_every=500

@@ -51,6 +51,8 @@ def tiny_model(log: RatingLog, *, seed: int = 0, **settings: Any) -> MnarVae:
         "latent_size": 1,
         "user_activity": False,
         "exposure_size": 0,
+        "exposure_sees_taste": False,
+        "item_weights": "point",
         "embedding_size": 3,
         "code_size": 4,
         "posterior_scale": "shared",

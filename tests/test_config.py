@@ -16,7 +16,8 @@ def test_yahoo_r3_preset_is_appendix_a3() -> None:
     assert (training.max_steps, training.stop_early) == (10_000, False)
     assert (model.decoder, model.missing, model.sign, model.estimator) == ("gaussian", "shared", "free", "sampled")
     assert (model.posterior_scale, model.gumbel_temperature, model.user_activity) == ("shared", 0.5, False)
-    assert (model.exposure_size, model.item_weights, model.weight_prior_sd) == (0, "point", None)
+    assert (model.exposure_size, model.exposure_sees_taste) == (0, False)
+    assert (model.item_weights, model.weight_prior_sd) == ("point", None)
     assert (model.bias_prior_sd, model.exposure_prior_sd) == (None, None)
 
 

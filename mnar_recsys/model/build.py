@@ -29,7 +29,8 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         # Layers draw their starting weights from the global generators; the fork leaves those as they were.
         torch.manual_seed(seed)
-        exposure = Exposure(log.n_items, config.exposure_size, activity=config.user_activity)
+        shared = config.latent_size if config.exposure_sees_taste is True else 0
+        exposure = Exposure(log.n_items, config.exposure_size, activity=config.user_activity, shared=shared)
         encoder = SetEncoder(
             log.n_items,
             log.scale,

@@ -15,30 +15,46 @@ class Exposure(nn.Module):
     """Offset of the log-odds of rating: a_i + v_j . z_x, with activity a_i ~ N(0, tau^2) and z_x ~ N(0, I).
 
     ``z_x`` is a block of the latent that the decoder does not see, so that who meets what is not explained by
-    distorting ratings. (With the decoder's own taste in its place, a shift of the rating level could be absorbed at
-    almost no cost in likelihood.) Either part may be absent.
+    distorting ratings; with ``shared`` it is the taste as well, so that what people rated at all says something of
+    their taste. (Sharing has a price: a shift of the rating level can then be absorbed by the exposure at almost no
+    cost in likelihood, and the level rests on the slope's sign and on the priors.) Any part may be absent.
 
     Parameters
     ----------
     n_items : int
         Items P.
     size : int
-        Size E of z_x; 0 for none.
+        Size E of the block of its own; 0 for none.
+    shared : int
+        Size K of the taste if the exposure sees it, else 0.
     activity : bool
         Whether users differ in activity.
     """
 
-    def __init__(self, n_items: int, size: int, *, activity: bool) -> None:
+    def __init__(self, n_items: int, size: int, *, activity: bool, shared: int = 0) -> None:
         super().__init__()
-        self.size = size
-        self.weight = nn.Parameter(torch.randn(n_items, size) * (0.1 / math.sqrt(size))) if size else None
+        self.own_size = size
+        self.shared = shared
+        self.size = size + shared
+        start = torch.randn(n_items, self.size) * (0.1 / math.sqrt(max(self.size, 1)))
+        self.weight = nn.Parameter(start) if self.size else None
         self.posterior: WeightPosterior | None = None
         self.log_activity_sd = nn.Parameter(torch.tensor(_INITIAL_LOG_ACTIVITY_SD)) if activity else None
 
     @property
     def latent_size(self) -> int:
-        """Size of the block of the latent: E, and one for the activity."""
-        return self.size + (self.log_activity_sd is not None)
+        """Size of the block of the latent that is its own: E, and one for the activity."""
+        return self.own_size + (self.log_activity_sd is not None)
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether there is neither exposure nor activity."""
+        return self.weight is None and self.log_activity_sd is None
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Split z into what the decoder sees (S, B, K) and what the exposure sees, the activity last (S, B, E')."""
+        taste = z.shape[-1] - self.latent_size
+        return z[..., :taste], z if self.shared else z[..., taste:]
 
     def cells(self, z: Tensor) -> Tensor | None:
         """Offset of every cell of a block: (S, B, E') -> (S, B, I), (S, B) if it is the same for all items, or None."""

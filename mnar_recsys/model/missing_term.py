@@ -40,7 +40,7 @@ class MissingTerm(ABC):
         block_cells: int = BLOCK_CELLS,
     ) -> Tensor:
         """Return the term of each user: taste (S, B, K), latent of the exposure (S, B, E') -> (S, B)."""
-        if not self.missing.depends_on_rating and not self.exposure.latent_size:
+        if not self.missing.depends_on_rating and self.exposure.is_absent:
             return self._constant(batch).expand(taste.shape[:-1])
         size = max(1, block_cells // (taste.shape[0] * self.decoder.n_items))
         parts = []

@@ -40,8 +40,7 @@ class MnarVae(nn.Module):
 
     def split_latent(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Split z into taste (S, B, K) and the latent of the exposure (S, B, E')."""
-        taste = self.latent_size - self.exposure.latent_size
-        return z[..., :taste], z[..., taste:]
+        return self.exposure.split(z)
 
     def log_weight_prior(self, config: ModelConfig) -> Tensor:
         """Log density, up to a constant, of the items' weights under the priors of the settings: a scalar."""

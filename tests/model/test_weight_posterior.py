@@ -57,7 +57,7 @@ def test_training_moves_the_posterior_and_leaves_the_mean_in_place(log: RatingLo
     Trainer(model, log, settings, seed=0).run()
     assert not torch.equal(start, model.decoder.weight_posterior.log_prior_sd)
     assert model.decoder.current()[0] is model.decoder.weight  # predictions use the posterior mean
-    assert float(model.weight_kl()) > 0
+    assert model.weight_kl().item() > 0
 
 
 def test_kl_of_a_step_is_counted_once_a_pass_over_the_users(log: RatingLog) -> None:

@@ -18,6 +18,7 @@ SETTINGS: dict[str, Any] = {
     "estimator": "marginal",
     "user_activity": True,
     "exposure_size": 0,
+    "exposure_sees_taste": False,
     "item_weights": "point",
     "weight_prior_sd": None,
     "bias_prior_sd": None,
