@@ -18,7 +18,7 @@ from mnar_recsys.model.missing import MissingModel
 
 # Cells (S x B x I) worked on at a time: a block's temporaries then fit the processor's cache, and memory does not
 # grow with the batch, since the backward pass recomputes a block instead of storing it.
-BLOCK_CELLS = 100_000
+BLOCK_CELLS = 250_000
 
 ALL_ITEMS = slice(None)
 
