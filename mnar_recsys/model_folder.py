@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mnar_recsys.config import Settings
@@ -24,7 +24,7 @@ from mnar_recsys.errors import MnarError, ModelFolderError
 from mnar_recsys.files import atomic_path, write_text
 from mnar_recsys.model.build import build_model
 from mnar_recsys.model.mnar_vae import MnarVae
-from mnar_recsys.model.tensor_file import write_tensors
+from mnar_recsys.model.tensor_file import read_facts, read_tensors, write_tensors
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
@@ -87,8 +87,7 @@ def write_weights(
     with atomic_path(folder / "history.csv") as path:
         pd.DataFrame(list(history)).to_csv(path, index=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    metadata = {"fingerprint": print_of, "finished": json.dumps(finished)}
-    write_tensors(folder / "weights.safetensors", tensors, metadata)
+    write_tensors(folder / "weights.safetensors", tensors, {"fingerprint": print_of, "finished": finished})
 
 
 def read_model(folder: str | Path) -> FittedModel:
@@ -181,14 +180,14 @@ def _read_log(folder: Path, scale: RatingScale) -> RatingLog:
 
 def _read_weights(path: Path, expected: str) -> tuple[dict[str, Tensor], bool]:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("fingerprint") != expected:
-                raise ModelFolderError(f"{path}: the weights belong to another model; train the model again")
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
+        facts = read_facts(path)
+        if facts["fingerprint"] != expected:
+            raise ModelFolderError(f"{path}: the weights belong to another model; train the model again")
+        return read_tensors(path), bool(facts["finished"])
+    except KeyError as error:
+        raise ModelFolderError(f"{path}: not this package's, {error} missing; train the model again") from error
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{path}: damaged weights ({error}); train the model again") from error
-    return weights, bool(json.loads(metadata.get("finished", "true")))
 
 
 def _read_history(path: Path) -> tuple[dict[str, float], ...]:

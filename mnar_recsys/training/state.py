@@ -1,17 +1,15 @@
 """Everything a run needs to go on where it stopped, as one safetensors file: nothing is unpickled."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from mnar_recsys.errors import ModelFolderError
-from mnar_recsys.model.tensor_file import write_tensors
+from mnar_recsys.model.tensor_file import read_facts, read_tensors, write_tensors
 
 
 @dataclass
@@ -50,8 +48,7 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{key}": torch.as_tensor(value).clone() for key, value in state.items()}
     rate = optimizer.param_groups[0]["lr"]
-    described = json.dumps({"progress": asdict(progress), "rate": rate, "fingerprint": fingerprint})
-    write_tensors(path, tensors, {"checkpoint": described})
+    write_tensors(path, tensors, {"progress": asdict(progress), "rate": rate, "fingerprint": fingerprint})
 
 
 def load_checkpoint(
@@ -65,9 +62,7 @@ def load_checkpoint(
         If the file is absent, damaged, or was written with other data, settings or seed.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            described: dict[str, Any] = json.loads(file.metadata()["checkpoint"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        described, tensors = read_facts(path), read_tensors(path)
     except FileNotFoundError as error:
         raise ModelFolderError(f"{path}: no checkpoint to resume from; train without --resume") from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
