@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnar_recsys.checks import check_same_length
-from mnar_recsys.data.log import RatingLog
-from mnar_recsys.errors import ConfigError, DivergedError, NotFittedError
+from baselines.base import Baseline
+from mnar_recsys.data import RatingLog, Split
+from mnar_recsys.errors import ConfigError, DivergedError
 from mnar_recsys.rng import numpy_generator
 
 SHRINKAGE_GRID = (1.0, 3.0, 10.0, 30.0)
@@ -29,13 +28,13 @@ class Offsets:
     item: NDArray[np.float64]  # (P,)
 
 
-class BiasBaseline:
+class BiasBaseline(Baseline):
     r"""Ridge regression on who rated and what was rated.
 
     Minimises :math:`\sum (x_{ui} - \mu - a_u - b_i)^2 + \lambda_a \sum a_u^2 + \lambda_b \sum b_i^2` with
     :math:`\mu` the mean rating, by closed-form updates of all a and all b in turn, to convergence (Koren,
     Bell and Volinsky, Matrix factorization techniques for recommender systems, IEEE Computer 42, 2009,
-    eq. 3). Ids that the log does not know have the offset 0.
+    eq. 3). Unknown ids have the offset 0.
 
     Parameters
     ----------
@@ -50,6 +49,8 @@ class BiasBaseline:
         If a given shrinkage is not above 0.
     """
 
+    offsets: Offsets
+
     def __init__(self, *, user_shrinkage: float | None = None, item_shrinkage: float | None = None) -> None:
         for label, value in (("user_shrinkage", user_shrinkage), ("item_shrinkage", item_shrinkage)):
             if value is not None and not 0.0 < value < np.inf:
@@ -58,25 +59,16 @@ class BiasBaseline:
         self.item_shrinkage = item_shrinkage
         self.chosen: tuple[float, float] | None = None
         """The shrinkage of users and of items used in the last fit."""
-        self.offsets: Offsets | None = None
-        self._log: RatingLog | None = None
 
-    def fit(self, log: RatingLog, *, seed: int) -> Self:
+    def _fit(self, split: Split, seed: int) -> None:
         """Choose the shrinkage where it was not given, then solve on all ratings."""
+        log = split.mnar_train
         self.chosen = self._choose(log, seed)
         self.offsets = solve_offsets(log.rows, log.items, log.ratings, (log.n_users, log.n_items), self.chosen)
-        self._log = log
-        return self
 
-    def predict(self, users: NDArray[np.generic], items: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Return mean + user offset + item offset per pair of ids, (n,), inside the rating scale."""
-        if self._log is None or self.offsets is None:
-            raise NotFittedError("BiasBaseline must be fitted before it predicts; call fit(log, seed=...)")
-        rows, columns = self._log.users.index(users), self._log.catalogue.index(items)
-        check_same_length(users=rows, items=columns)
-        # Index -1 is an unknown id: it meets the 0 at the end.
+    def _predict(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
         user, item = np.append(self.offsets.user, 0.0), np.append(self.offsets.item, 0.0)
-        return self._log.scale.clip(self.offsets.mean + user[rows] + item[columns])
+        return np.asarray(self.offsets.mean + user[rows] + item[columns])
 
     def _choose(self, log: RatingLog, seed: int) -> tuple[float, float]:
         candidates = list(

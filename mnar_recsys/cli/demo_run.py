@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from baselines.base import Baseline
 from baselines.bias import BiasBaseline
-from baselines.constant import ConstantBaseline
-from baselines.contract import Baseline
+from baselines.constant import ConstantTrain
 from evaluation.contributions import squared_error
 from evaluation.evaluate import evaluate
 from evaluation.intervals import Interval, paired_difference
@@ -88,7 +88,7 @@ def run_demo(out: Path, users: int, seed: int) -> str:
     note("4/5 scoring on the random survey")
     scored, scored_twin = score_model(recommender, simulation.test), score_model(twin, simulation.test)
     results = {
-        CONSTANT: _score_baseline(ConstantBaseline(), simulation, seed),
+        CONSTANT: _score_baseline(ConstantTrain(), simulation, seed),
         BIAS: _score_baseline(BiasBaseline(), simulation, seed),
         TWIN: scored_twin.results,
         OURS: scored.results,
@@ -114,7 +114,7 @@ def _fit(label: str, log: RatingLog, seed: int, **changes: str) -> MNARRecommend
 
 def _score_baseline(baseline: Baseline, simulation: Simulation, seed: int) -> pd.DataFrame:
     test = simulation.test
-    baseline.fit(simulation.train, seed=seed)
+    baseline.fit(Split(mnar_train=simulation.train), seed=seed)
     predicted = baseline.predict(test.users.take(test.rows), test.catalogue.take(test.items))
     return evaluate(test, predicted, unseen=_unseen(simulation))
 

@@ -99,6 +99,10 @@ class Split:
             parts.append(f"test cells also in training {self.n_seen}")
         return ", ".join(parts)
 
+    def for_training(self) -> Self:
+        """Return the split without the test: all that a method may see."""
+        return replace(self, mcar_test=None)
+
     def hold_out(self, fraction: float, *, seed: int) -> Self:
         """Return the split with a random part of ``mnar_train`` as ``mnar_valid``."""
         if self.mnar_valid is not None:
