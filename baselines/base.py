@@ -1,7 +1,9 @@
 """What every method of the comparison offers, and what is the same in all of them."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,9 @@ class Baseline(ABC):
     """Whether ``fit`` reads ``split.mcar_labels``."""
     has_level_probabilities: ClassVar[bool] = False
     """Whether ``level_probabilities`` is there, on a scale with levels."""
+
+    search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({})
+    """Arguments of the constructor and the values that tuning tries."""
 
     _log: RatingLog | None = None
     _n_labels: int = 0
@@ -73,6 +78,21 @@ class Baseline(ABC):
             raise DataError(f"{type(self).__name__} predicts means only; it has no level probabilities")
         return self._level_probabilities(*self._indices(users, items))
 
+    def validation_loss(self, split: Split) -> float:
+        """Return what tuning minimises: the method's own estimate of its error, from ``split.mnar_valid``.
+
+        Here the mean squared error, in squared rating points; a method that weighs ratings weighs these too. The split
+        must be the one fitted to.
+
+        Raises
+        ------
+        DataError
+            If the split has no ``mnar_valid``.
+        """
+        valid = require_valid(split)
+        predicted = self.log.scale.clip(self._predict(valid.rows.astype(np.int64), valid.items.astype(np.int64)))
+        return float(np.square(predicted - valid.ratings).mean())
+
     @property
     def log(self) -> RatingLog:
         """The log fitted to; raises NotFittedError before ``fit``."""
@@ -117,6 +137,13 @@ def refuse_test(split: Split) -> None:
             f"a method must not see the test; found {split.mcar_test.n_ratings} ratings in mcar_test. "
             "Fit to split.for_training()"
         )
+
+
+def require_valid(split: Split) -> RatingLog:
+    """Return the held-out self-selected ratings; raise DataError if there are none."""
+    if split.mnar_valid is None or split.mnar_valid.n_ratings == 0:
+        raise DataError("validation needs held-out ratings; the split has no mnar_valid. Use split.hold_out(...)")
+    return split.mnar_valid
 
 
 def require_labels(split: Split, who: str) -> RatingLog:
