@@ -13,7 +13,7 @@ def test_yahoo_r3_preset_is_appendix_a3() -> None:
     model, training = settings.model, settings.training
     assert (model.embedding_size, model.code_size, model.latent_size) == (20, 50, 30)
     assert (training.samples, training.batch_size, training.learning_rate) == (20, 100, 1e-3)
-    assert (training.max_steps, training.stop_early) == (10_000, False)
+    assert (training.max_steps, training.stop) == (10_000, "never")
     assert (model.decoder, model.missing, model.sign, model.estimator) == ("gaussian", "shared", "free", "sampled")
     assert (model.posterior_scale, model.gumbel_temperature, model.user_activity) == ("shared", 0.5, False)
     assert (model.exposure_size, model.exposure_sees_taste) == (0, False)

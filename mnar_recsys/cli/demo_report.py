@@ -101,12 +101,12 @@ def _calibration(run: DemoRun) -> Section:
 def _training(run: DemoRun) -> Section:
     history = run.recommender.fitted.history
     steps, bound, held_out = (np.array([row[key] for row in history]) for key in ("step", "bound", "held_out"))
+    text = "The bound on the joint likelihood of ratings and of who rated what, higher is better."
+    if not np.isfinite(held_out).any():
+        return Section("Training", f"{text} Training stops when it has converged.", training_history(steps, bound))
     best = float(steps[np.nanargmax(held_out)])
     figure = training_history(steps, bound, held_out, chosen_step=best)
-    text = (
-        "The bound on the joint likelihood of ratings and of who rated what, higher is better. Training stops when it "
-        "no longer rises for people held out, and keeps the best weights."
-    )
+    text += " Training stops when it no longer rises for people held out, and keeps the best weights."
     return Section("Training", text, figure)
 
 

@@ -49,7 +49,7 @@ def fit_to_folder(settings: Settings, log: RatingLog, out: Path, *, seed: int, r
 def training_progress(label: str, settings: Settings) -> Iterator[OnStep]:
     """Give a callback for ``fit`` that shows the bound, the held-out bound and the selection as training goes on."""
     most = settings.training.max_steps
-    unit = "steps at most," if settings.training.stop_early else "steps,"
+    unit = "steps," if settings.training.stop == "never" else "steps at most,"
     with progress(label, most, unit) as advance:
         reached = 0
 
@@ -126,8 +126,11 @@ def stopping(fitted: FittedModel) -> str:
     if not fitted.history:
         return "no history"
     steps, training = int(fitted.history[-1]["step"]), fitted.settings.training
-    if not training.stop_early:
+    if training.stop == "never":
         return f"{steps:,} steps, as set"
+    if training.stop == "converged":
+        why = "max_steps reached before the bound converged" if steps >= training.max_steps else "the bound converged"
+        return f"{steps:,} steps on all users ({why}); bound {fitted.history[-1]['bound']:.2f} nats a user"
     best = max(fitted.history, key=lambda row: row["held_out"])
     why = "max_steps reached" if steps >= training.max_steps else "the held-out bound no longer rose"
     return (

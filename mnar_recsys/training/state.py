@@ -19,8 +19,9 @@ class Progress:
     step: int = 0
     """updates made"""
     best_step: int = 0
+    """of the weights to keep"""
     best_bound: float = -float("inf")
-    """held-out joint bound of the best weights, nats a user, higher is better"""
+    """highest bound at a look, nats a user: of the held-out users, or without any the training objective"""
     looks_without_gain: int = 0
     rate_cuts: int = 0
     finished: bool = False

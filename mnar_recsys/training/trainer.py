@@ -23,7 +23,7 @@ _RATE_CUT = 4.0
 
 @dataclass(frozen=True)
 class BoundTerms:
-    """Means over users, in nats; higher is better for all but ``kl``."""
+    """Means over users, in nats; higher is better for all but the last three."""
 
     bound: float
     """importance-weighted bound on log p(x_obs, s)"""
@@ -35,6 +35,8 @@ class BoundTerms:
     """log q(z|x_obs) - log p(z) under the same weights"""
     ess: float
     """effective sample size, between 1 and S"""
+    weight_cost: float
+    """what weights and slope cost under their priors, shared out over the users; training maximises bound less this"""
 
 
 def pick_device(name: str) -> torch.device:
@@ -68,8 +70,9 @@ class Trainer:
     """
 
     def __init__(self, model: MnarVae, log: RatingLog, settings: Settings, *, seed: int) -> None:
+        settings = settings.resolve(has_levels=log.scale.levels is not None, n_ratings=log.n_ratings)
         self.config = settings.training
-        self.model_config = settings.model.resolve(has_levels=log.scale.levels is not None, n_ratings=log.n_ratings)
+        self.model_config = settings.model
         self.device = pick_device(self.config.device)
         self.model = model.to(self.device)
         self.log = log
@@ -88,7 +91,9 @@ class Trainer:
         on_step: Callable[["Trainer", BoundTerms], None] | None = None,
         on_look: Callable[["Trainer"], None] | None = None,
     ) -> Progress:
-        """Train until the held-out bound no longer rises, or for ``max_steps``; leave the best weights in the model.
+        """Train until the bound no longer rises, or for ``max_steps``; leave the best weights in the model.
+
+        The best weights are those of the highest held-out bound, or without held-out users the last.
 
         Raises
         ------
@@ -124,10 +129,10 @@ class Trainer:
 
     def _split_users(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         users = np.flatnonzero(np.diff(self.log.indptr) > 0)
-        if not self.config.stop_early:
+        if self.config.stop != "held-out":
             return users, users[:0]
         if len(users) < 2:
-            raise ConfigError(f"stop_early needs two users with ratings; found {len(users)}. Set stop_early=False")
+            raise ConfigError(f"stop='held-out' needs two users with ratings; found {len(users)}. Set stop='converged'")
         shuffled = numpy_generator(self.seed, "held out users").permutation(users)
         size = int(np.clip(round(self.config.holdout_share * len(users)), 1, self.config.holdout_max))
         return np.sort(shuffled[size:]), np.sort(shuffled[:size])
@@ -164,8 +169,8 @@ class Trainer:
         self.model.resample_weights(generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             weights, _ = self.model.log_weights(batch, noise, self.estimator, cell_noise)
-            loss = -importance_bound(weights.total).mean()
-            loss = loss + self._weight_cost() / len(self.train_users)
+            weight_cost = self._weight_cost() / len(self.train_users)
+            loss = weight_cost - importance_bound(weights.total).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
@@ -177,29 +182,32 @@ class Trainer:
         self.optimizer.step()
         self.model.clear_weights()
         self.progress.step = step + 1
-        return _terms(weights)
+        return _terms(weights, float(weight_cost.detach()))
 
     def _weight_cost(self) -> Tensor:
-        """Return what the items' weights cost once a pass over the data, in nats."""
+        """Return what the items' weights and the slope cost once a pass over the data, in nats."""
+        slope = self.model.missing.log_prior(self.model_config.selection_prior_sd)
         if self.model_config.item_weights == "variational":
-            return self.model.weight_kl()
-        return -self.model.log_weight_prior(self.model_config)
+            return self.model.weight_kl() - slope
+        return -self.model.log_weight_prior(self.model_config) - slope
 
     def _look(self) -> None:
         """Record where the run stands; keep the best weights; cut the rate, or stop, when nothing is gained."""
         progress = self.progress
+        recent = _mean(self._recent)
         held_out = float(self.held_out_bound().mean()) if len(self.held_out) else float("nan")
         progress.history.append(
-            {"step": float(progress.step), **_mean(self._recent), "held_out": held_out, **self._slope(),
+            {"step": float(progress.step), **recent, "held_out": held_out, **self._slope(),
              "learning_rate": self.optimizer.param_groups[0]["lr"]}
         )  # fmt: skip
         self._recent = []
-        if not len(self.held_out) or held_out > progress.best_bound:
-            progress.best_step, progress.best_bound, progress.looks_without_gain = progress.step, held_out, 0
-            self.best = copy_weights(self.model)
-        else:
-            progress.looks_without_gain += 1
-        if progress.looks_without_gain >= self.config.patience:
+        watched = held_out if len(self.held_out) else recent["bound"] - recent["weight_cost"]
+        gained = watched > progress.best_bound
+        if gained or not len(self.held_out):
+            progress.best_step, self.best = progress.step, copy_weights(self.model)
+        progress.best_bound = max(progress.best_bound, watched)
+        progress.looks_without_gain = 0 if gained else progress.looks_without_gain + 1
+        if self.config.stop != "never" and progress.looks_without_gain >= self.config.patience:
             self._cut_rate_or_stop()
         if progress.step >= self.config.max_steps:
             progress.finished = True
@@ -221,7 +229,7 @@ class Trainer:
         return {"selection": high - low}
 
 
-def _terms(weights: LogWeights) -> BoundTerms:
+def _terms(weights: LogWeights, weight_cost: float) -> BoundTerms:
     with torch.no_grad():
         share = torch.softmax(weights.total, dim=0)
         log_p_x, log_p_s, kl = (
@@ -229,7 +237,8 @@ def _terms(weights: LogWeights) -> BoundTerms:
             for term in (weights.log_p_x, weights.log_p_s, weights.log_q_z - weights.log_p_z)
         )
         bound = float(importance_bound(weights.total).mean())
-        return BoundTerms(bound, log_p_x, log_p_s, kl, float(effective_sample_size(weights.total).mean()))
+        ess = float(effective_sample_size(weights.total).mean())
+        return BoundTerms(bound, log_p_x, log_p_s, kl, ess, weight_cost)
 
 
 def _mean(terms: list[BoundTerms]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pytest
 from commands import QUICK, Cli, finish, start, start_python
 
 # Long enough to be interrupted, with a checkpoint every other step.
-ENDLESS = ("--set", "max_steps=100000", "--set", "evaluate_every=2", "--set", "stop_early=no", "--set", "samples=3")
+ENDLESS = ("--set", "max_steps=100000", "--set", "evaluate_every=2", "--set", "stop=never", "--set", "samples=3")
 CHECKPOINT = "checkpoint.safetensors"
 
 

@@ -50,7 +50,7 @@ def test_small_logs_get_variational_weights_and_large_ones_points() -> None:
 
 
 def test_training_moves_the_posterior_and_leaves_the_mean_in_place(log: RatingLog) -> None:
-    settings = Settings().replace({"max_steps": 40, "samples": 3, "stop_early": False, "item_weights": "variational"})
+    settings = Settings().replace({"max_steps": 40, "samples": 3, "stop": "never", "item_weights": "variational"})
     model = build_model(settings.model, log, 0)
     assert model.decoder.weight_posterior is not None
     start = model.decoder.weight_posterior.log_prior_sd.detach().clone()
@@ -62,7 +62,7 @@ def test_training_moves_the_posterior_and_leaves_the_mean_in_place(log: RatingLo
 
 def test_kl_of_a_step_is_counted_once_a_pass_over_the_users(log: RatingLog) -> None:
     """The weights' gradient with the rated cells' likelihood switched off is that of KL / N."""
-    settings = Settings().replace({"samples": 2, "stop_early": False, "item_weights": "variational"})
+    settings = Settings().replace({"samples": 2, "stop": "never", "item_weights": "variational"})
     trainer = Trainer(build_model(settings.model, log, 0), log, settings, seed=0)
     cost = trainer._weight_cost()
     (gradient,) = torch.autograd.grad(cost, trainer.model.exposure.posterior.log_prior_sd)

@@ -27,6 +27,7 @@ SMALL = {
     "evaluate_every": 5,
     "max_steps": 20,
     "device": "cpu",
+    "stop": "held-out",
 }
 
 
@@ -142,7 +143,7 @@ def test_users_without_ratings_are_in_neither_set(log: RatingLog) -> None:
     trainer = trainer_of(log)
     everyone = np.sort(np.concatenate([trainer.train_users, trainer.held_out]))
     np.testing.assert_array_equal(everyone, np.flatnonzero(np.diff(log.indptr)))
-    whole = trainer_of(log, stop_early=False)
+    whole = trainer_of(log, stop="never")
     assert len(whole.held_out) == 0
     np.testing.assert_array_equal(whole.train_users, everyone)
 
@@ -164,7 +165,7 @@ def test_early_stopping_restores_the_best_weights(log: RatingLog) -> None:
 
 
 def test_without_early_stopping_the_last_weights_are_kept(log: RatingLog) -> None:
-    trainer = trainer_of(log, stop_early=False, max_steps=13)
+    trainer = trainer_of(log, stop="never", max_steps=13)
     last: list[dict[str, torch.Tensor]] = []
     progress = trainer.run(lambda at, _: last.append(weights_of(at)))
     assert progress.step == 13 == len(last)
@@ -194,7 +195,7 @@ def test_divergence_is_an_error_and_the_last_good_weights_stay(log: RatingLog) -
 def test_weight_prior_shrinks_the_decoder(log: RatingLog) -> None:
     sizes = []
     for sd in (None, 0.01):
-        trainer = trainer_of(log, item_weights="point", weight_prior_sd=sd, max_steps=60, stop_early=False)
+        trainer = trainer_of(log, item_weights="point", weight_prior_sd=sd, max_steps=60, stop="never")
         trainer.run()
         sizes.append(trainer.model.decoder.weight.square().mean().item())
     assert sizes[1] < 0.2 * sizes[0]
@@ -241,9 +242,9 @@ def test_training_runs_on_every_device(log: RatingLog, device: str) -> None:
 def test_log_with_one_rater_cannot_hold_anyone_out() -> None:
     matrix = np.full((3, 4), np.nan)
     matrix[1, :3] = [1, 2, 3]
-    with pytest.raises(ConfigError, match="stop_early"):
+    with pytest.raises(ConfigError, match="stop='held-out' needs two users"):
         trainer_of(log_of(matrix))
-    assert trainer_of(log_of(matrix), stop_early=False).run().step == 20
+    assert trainer_of(log_of(matrix), stop="never").run().step == 20
 
 
 def test_starting_values_come_from_the_log() -> None:

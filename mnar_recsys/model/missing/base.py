@@ -1,5 +1,6 @@
 """p(s|x): what every missing model has in common, and the slope with a sign."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -7,9 +8,9 @@ from torch import Tensor, nn
 
 from mnar_recsys.config import Sign
 
-# A typical strength of selection in nats a unit of rating (a star on 1-5). A log too small to move it stays near it:
-# who states a sign states that there is selection. (At 0 the softplus would be flat.)
-_INITIAL_SLOPE = 0.3
+TYPICAL_SELECTION = 1.2
+"""A typical selection between the ends of the scale, in nats (.3 a star on 1-5): where a slope with a sign starts, and
+the median of its prior. A log too small to move it stays near it: who states a sign states that there is selection."""
 
 
 class MissingModel(nn.Module, ABC):
@@ -29,26 +30,49 @@ class MissingModel(nn.Module, ABC):
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Logit of pi for ratings in rating points, broadcastable to (..., Q, I): same shape, broadcast over I."""
 
+    def log_prior(self, sd: float | None) -> Tensor | float:  # noqa: ARG002
+        """Log density, up to a constant, of the selection between the ends of the scale: a scalar. Here there is none.
+
+        Where a sign is stated, log selection ~ N(log TYPICAL_SELECTION, sd^2); flat for ``None``.
+        """
+        return 0.0
+
     @abstractmethod
     def selection(self, ratings: Tensor) -> Tensor:
         """Log-odds that the rating adds, averaged over the items: (R,) -> (R,), in nats, up to a constant."""
 
 
 class Slope(nn.Module):
-    """A slope w (or one for each of ``size`` items), kept >= 0, <= 0 or free; nats a unit of rating."""
+    """Slopes w (one, or one for each of ``size`` items or steps), kept >= 0, <= 0 or free; nats a unit of rating.
 
-    def __init__(self, sign: Sign, size: int = 1) -> None:
+    Parameters
+    ----------
+    sign : "positive", "negative" or "free"
+        A free slope starts at 0, one with a sign at TYPICAL_SELECTION over the scale (at 0 the softplus would be flat).
+    units : float
+        Units from one end of the scale to the other.
+    """
+
+    def __init__(self, sign: Sign, units: float, size: int = 1) -> None:
         super().__init__()
         self.sign = sign
-        start = 0.0 if sign == "free" else float(torch.log(torch.expm1(torch.tensor(_INITIAL_SLOPE))))
+        self.units = units
+        start = 0.0 if sign == "free" else float(torch.log(torch.expm1(torch.tensor(TYPICAL_SELECTION / units))))
         self.raw = nn.Parameter(torch.full((size,), start))
 
     def forward(self) -> Tensor:
-        """Return the slope (size,)."""
+        """Return the slopes (size,)."""
         if self.sign == "free":
             return self.raw
         slope = nn.functional.softplus(self.raw)
         return slope if self.sign == "positive" else -slope
+
+    def log_prior(self, sd: float | None) -> Tensor | float:
+        """Log density of the selection between the ends, units times the mean slope; see ``MissingModel.log_prior``."""
+        if sd is None or self.sign == "free":
+            return 0.0
+        strength = self.units * self().abs().mean()
+        return -0.5 * ((torch.log(strength) - math.log(TYPICAL_SELECTION)) / sd) ** 2
 
 
 def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:

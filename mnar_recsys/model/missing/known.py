@@ -31,7 +31,7 @@ class Known(MissingModel):
         self.register_buffer("log_odds", torch.logit(points[:, 1]), persistent=False)
         self.steepness: Slope | None = None
         if adjust:
-            self.steepness = Slope("positive")
+            self.steepness = Slope("positive", 1.0)
             nn.init.constant_(self.steepness.raw, float(torch.log(torch.expm1(torch.tensor(1.0)))))
         else:
             self.item_bias = nn.Parameter(torch.zeros_like(item_log_odds), requires_grad=False)

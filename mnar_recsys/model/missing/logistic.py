@@ -35,7 +35,7 @@ class Logistic(MissingModel):
 
     def __init__(self, item_log_odds: Tensor, scale: RatingScale, *, centre: float, sign: Sign, per_item: bool) -> None:
         super().__init__(item_log_odds)
-        self.slope = Slope(sign, len(item_log_odds) if per_item else 1)
+        self.slope = Slope(sign, 4.0, len(item_log_odds) if per_item else 1)
         self.centre = centre
         self.unit = scale.half_width / 2
 
@@ -45,6 +45,10 @@ class Logistic(MissingModel):
         if len(slope) > 1:
             slope = take(slope, items)
         return slope * ((ratings - self.centre) / self.unit) + take(self.item_bias, items)
+
+    def log_prior(self, sd: float | None) -> Tensor | float:
+        """Log density of the selection between the ends of the scale."""
+        return self.slope.log_prior(sd)
 
     def selection(self, ratings: Tensor) -> Tensor:
         """Return the mean slope times the centred rating: (R,)."""
@@ -62,7 +66,8 @@ class PerLevel(MissingModel):
         super().__init__(item_log_odds)
         self.levels: Tensor
         self.register_buffer("levels", torch.tensor(scale.levels, dtype=torch.float32), persistent=False)
-        self.increments = Slope(sign, len(self.levels) - 1)
+        steps = len(self.levels) - 1
+        self.increments = Slope(sign, float(steps), steps)
 
     def weights(self) -> Tensor:
         """W (R,), summing to 0."""
@@ -72,6 +77,10 @@ class PerLevel(MissingModel):
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Return w[x] + b_j."""
         return self.selection(ratings) + take(self.item_bias, items)
+
+    def log_prior(self, sd: float | None) -> Tensor | float:
+        """Log density of the selection between the ends of the scale."""
+        return self.increments.log_prior(sd)
 
     def selection(self, ratings: Tensor) -> Tensor:
         """Return w at the ratings, any shape."""
