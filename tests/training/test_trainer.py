@@ -173,6 +173,38 @@ def test_without_early_stopping_the_last_weights_are_kept(log: RatingLog) -> Non
     assert [row["step"] for row in progress.history] == [5, 10, 13]
 
 
+def test_convergence_is_judged_on_all_users_and_keeps_the_last_weights(log: RatingLog) -> None:
+    trainer = trainer_of(log, stop="converged", item_weights="variational", max_steps=5000, patience=2)
+    last: list[dict[str, torch.Tensor]] = []
+    progress = trainer.run(lambda at, _: last.append(weights_of(at)))
+    np.testing.assert_array_equal(trainer.train_users, np.flatnonzero(np.diff(log.indptr)))
+    assert progress.step < 5000
+    assert progress.rate_cuts == trainer.config.rate_cuts
+    assert same(weights_of(trainer), last[-1])
+    objective = [row["bound"] - row["weight_cost"] for row in progress.history]
+    assert progress.best_bound == max(objective)
+    assert max(objective[-2:]) < progress.best_bound  # the last looks brought nothing
+    assert objective[-1] > objective[0] + 0.2
+
+
+@pytest.mark.parametrize(("weights", "expected"), [("variational", "converged"), ("point", "held-out")])
+def test_weights_with_a_posterior_need_nobody_held_out(log: RatingLog, weights: str, expected: str) -> None:
+    trainer = trainer_of(log, stop="auto", item_weights=weights)
+    assert trainer.config.stop == expected
+    assert (len(trainer.held_out) > 0) == (expected == "held-out")
+
+
+@pytest.mark.parametrize("missing", ["shared", "per-item", "per-level"])
+@pytest.mark.parametrize("sign", ["positive", "negative"])
+def test_a_strong_prior_holds_the_selection_at_its_median(log: RatingLog, missing: str, sign: str) -> None:
+    found = {}
+    for sd in (0.01, None):
+        trainer = trainer_of(log, missing=missing, sign=sign, selection_prior_sd=sd, stop="never", max_steps=60)
+        found[sd] = trainer.run().history[-1]["selection"]
+    assert found[0.01] == pytest.approx(1.2 if sign == "positive" else -1.2, rel=0.03)
+    assert abs(abs(found[None]) - 1.2) > 0.1  # the ratings would have it elsewhere
+
+
 def test_max_steps_is_kept(log: RatingLog) -> None:
     assert trainer_of(log, max_steps=7).run().step == 7
 
