@@ -95,6 +95,9 @@ class Marginal(MissingTerm):
         unrated: Tensor,
     ) -> Tensor:
         """Sum log E[1 - pi(x) | z]."""
+        line = self.missing.line()
+        if line is not None:
+            return cells.sum_log_unrated_linear(*line, offset, unrated)
         return cells.sum_log_unrated(self.missing.logit(cells.support, ALL_ITEMS), offset, unrated)
 
 

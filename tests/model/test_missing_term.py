@@ -70,6 +70,48 @@ def test_fused_term_and_its_gradients_are_those_of_the_plain_sum(
     torch.testing.assert_close(generic, plain, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("offset_shape", [None, (3, 2), (3, 2, 4)])
+@pytest.mark.parametrize("size", [1, 4])
+def test_fused_gaussian_term_and_its_gradients_are_those_of_the_quadrature(
+    size: int, offset_shape: tuple[int, ...] | None
+) -> None:
+    mean, sd = drawn(3, 2, 4, spread=2.0), drawn(size, seed=4).exp().detach().requires_grad_()
+    slope, intercept = drawn(size, seed=5), drawn(4, spread=2.0, seed=1)
+    offset = drawn(*offset_shape, seed=2) if offset_shape else None
+    unrated = torch.tensor([[1.0, 0, 1, 1], [0, 1, 1, 0]]).double()
+    pull = drawn(3, 2, seed=3).detach()
+    nodes, weights = (tensor.double() for tensor in gauss_hermite(8))
+    cells = GaussianRatings(mean, sd, (nodes, weights))
+    fused = cells.sum_log_unrated_linear(slope, intercept, offset, unrated)
+    plain = RatingDistribution.sum_log_unrated(cells, slope * cells.support + intercept, offset, unrated)
+    torch.testing.assert_close(fused, plain, rtol=1e-9, atol=1e-9)
+    wanted = [mean, sd, slope, intercept, *([offset] if offset is not None else [])]
+    for mine, theirs in zip(
+        torch.autograd.grad((fused * pull).sum(), wanted),
+        torch.autograd.grad((plain * pull).sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+
+
+def test_fused_gaussian_term_stays_finite_far_out() -> None:
+    mean = torch.tensor([-80.0, -8.0, 0.0, 8.0, 80.0])[None, None].requires_grad_()
+    slope, intercept = torch.tensor([2.0], requires_grad=True), torch.zeros(5, requires_grad=True)
+    cells = GaussianRatings(mean, torch.tensor([3.0]), gauss_hermite(8))
+    found = cells.sum_log_unrated_linear(slope, intercept, torch.full((1, 1), 5.0), torch.ones(1, 5))
+    found.sum().backward()
+    assert torch.isfinite(found).all()
+    assert all(torch.isfinite(tensor.grad).all() for tensor in (mean, slope, intercept))
+
+
+@pytest.mark.parametrize("missing", ["shared", "per-item"])
+def test_a_linear_logit_is_its_line(missing: str) -> None:
+    part = tiny_model(log_of(random_matrix(7, 5, seed=2)), missing=missing).missing
+    ratings = torch.tensor([1.0, 2.5, 3.0])[:, None]
+    slope, intercept = part.line()
+    torch.testing.assert_close(slope * ratings + intercept, part.logit(ratings, slice(None)))
+
+
 @pytest.mark.parametrize("with_offset", [True, False])
 @pytest.mark.parametrize("direction", [1.0, -1.0])
 @pytest.mark.parametrize("kind", ["categorical", "ordinal"])

@@ -50,6 +50,12 @@ class RatingDistribution(ABC):
         """Sum ``log_unrated`` over the cells where ``unrated`` (B, I) is 1: (S, B). The place for a faster kernel."""
         return masked_sum(self.log_unrated(logit, offset), unrated)
 
+    def sum_log_unrated_linear(
+        self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
+    ) -> Tensor:
+        """``sum_log_unrated`` of the logit slope * x + intercept, x in rating points: (1,) or (I,), (I,) -> (S, B)."""
+        return self.sum_log_unrated(slope * self.support + intercept, offset, unrated)
+
     @abstractmethod
     def log_prob(self, ratings: Tensor) -> Tensor:
         """Log probability (levels) or log density (a density, per rating point) of ratings (..., I)."""

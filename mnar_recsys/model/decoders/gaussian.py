@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
+from mnar_recsys.model.decoders.fused_gaussian import SumLogUnratedGaussian
 from mnar_recsys.model.indexing import take
 from mnar_recsys.model.quadrature import gauss_hermite
 
@@ -40,6 +41,17 @@ class GaussianRatings(RatingDistribution):
         """Log density per rating point: (..., I)."""
         standard = (ratings - self._mean) / self.sd
         return -0.5 * standard.square() - torch.log(self.sd) - 0.5 * math.log(2 * math.pi)
+
+    def sum_log_unrated_linear(
+        self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
+    ) -> Tensor:
+        """Value and gradient in one pass: see ``SumLogUnratedGaussian``."""
+        eta = slope * self._mean + intercept
+        summed = SumLogUnratedGaussian.apply(  # type: ignore[no-untyped-call]
+            eta, slope * self.sd, offset, unrated, self._nodes, self._weights
+        )
+        assert isinstance(summed, Tensor)  # noqa: S101
+        return summed
 
     def mass(self, grid: Grid) -> Tensor:
         """Probability of each bin, the first and last open to the outside: (..., G, I)."""

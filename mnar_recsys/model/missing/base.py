@@ -30,6 +30,10 @@ class MissingModel(nn.Module, ABC):
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Logit of pi for ratings in rating points, broadcastable to (..., Q, I): same shape, broadcast over I."""
 
+    def line(self) -> tuple[Tensor, Tensor] | None:
+        """Slope a rating point, (1,) or (P,), and intercept (P,) where the logit is linear in the rating, else None."""
+        return None
+
     def log_prior(self, sd: float | None) -> Tensor | float:  # noqa: ARG002
         """Log density, up to a constant, of the selection between the ends of the scale: a scalar. Here there is none.
 

@@ -46,6 +46,11 @@ class Logistic(MissingModel):
             slope = take(slope, items)
         return slope * ((ratings - self.centre) / self.unit) + take(self.item_bias, items)
 
+    def line(self) -> tuple[Tensor, Tensor]:
+        """Return w in nats a rating point, and b_j where the rating is 0."""
+        slope: Tensor = self.slope() / self.unit
+        return slope, self.item_bias - slope * self.centre
+
     def log_prior(self, sd: float | None) -> Tensor | float:
         """Log density of the selection between the ends of the scale."""
         return self.slope.log_prior(sd)
