@@ -84,9 +84,9 @@ class Exposure(nn.Module):
         """Return the weights (P, E) as drawn for this step, or their values where nothing is drawn."""
         return self.weight if self.weight is None or self.posterior is None else self.posterior.draw(self.weight)
 
-    def kl(self) -> Tensor | float:
-        """KL divergence of the variational posterior from the prior, in nats: a scalar."""
-        return 0.0 if self.weight is None or self.posterior is None else self.posterior.kl(self.weight)
+    def kl(self, shift_variance: Tensor | float = 0.0) -> Tensor | float:
+        """KL divergence of the variational posterior from the prior, in nats: a scalar; see ``WeightPosterior.kl``."""
+        return 0.0 if self.weight is None or self.posterior is None else self.posterior.kl(self.weight, shift_variance)
 
     def log_weight_prior(self, sd: float | None) -> Tensor | float:
         """Log density, up to a constant, of the weights under independent N(0, sd^2): a scalar."""

@@ -69,7 +69,7 @@ class MissingTerm(ABC):
 
     def _constant(self, batch: UserBatch) -> Tensor:
         """Return the term of a mask that depends on nothing but the item: (B,)."""
-        logit = self.missing.logit(self.missing.item_bias, ALL_ITEMS).squeeze(0)
+        logit = self.missing.logit(self.missing.bias(), ALL_ITEMS).squeeze(0)
         log_unrated = logsigmoid(-logit)
         return log_unrated.sum() - batch.sum_by_user(log_unrated.index_select(0, batch.items))
 

@@ -12,7 +12,7 @@ from mnar_recsys.model.encoder import SetEncoder
 from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.missing import MissingModel
 from mnar_recsys.model.missing_term import Marginal, MissingTerm, Sampled
-from mnar_recsys.model.weight_posterior import WeightPosterior
+from mnar_recsys.model.weight_posterior import Coupling, WeightPosterior
 
 
 class MnarVae(nn.Module):
@@ -28,6 +28,7 @@ class MnarVae(nn.Module):
         self.decoder = decoder
         self.missing = missing
         self.exposure = exposure
+        self.coupling: Coupling | None = None
 
     @property
     def latent_size(self) -> int:
@@ -51,22 +52,43 @@ class MnarVae(nn.Module):
         """Give the items' weights variational posteriors with learned prior scales."""
         self.decoder.be_variational()
         self.exposure.be_variational()
+        if self.exposure.shared:
+            channels, n_items, size = self.decoder.weight.shape
+            self.coupling = Coupling(channels, n_items, size)
 
     def resample_weights(self, generator: torch.Generator) -> None:
         """Draw the items' weights for one step, where they have a posterior."""
         for module in self.modules():
             if isinstance(module, WeightPosterior):
                 module.resample(generator)
+        if self.coupling is not None:
+            weights, biases, exposure = self._posteriors()
+            own = self.exposure.size - self.exposure.shared
+            exposure.shift = nn.functional.pad(self.coupling.weight_shift(weights), (0, own))
+            self.missing.bias_shift = self.coupling.bias_shift(biases)
 
     def clear_weights(self) -> None:
         """Go back to the posterior means of the items' weights."""
         for module in self.modules():
             if isinstance(module, WeightPosterior):
                 module.clear()
+        self.missing.bias_shift = None
 
     def weight_kl(self) -> Tensor:
         """KL divergence of the items' weights from their prior, in nats: a scalar."""
-        return self.decoder.kl() + self.exposure.kl()
+        if self.coupling is None:
+            return self.decoder.kl() + self.exposure.kl()
+        own = self.exposure.size - self.exposure.shared
+        variance = nn.functional.pad(self.coupling.weight_variance(self._posteriors()[0]), (0, own))
+        return self.decoder.kl() + self.exposure.kl(variance)
+
+    def _posteriors(self) -> tuple[WeightPosterior, WeightPosterior, WeightPosterior]:
+        """Return those of the decoder's weights, its biases, and the exposure's weights."""
+        found = self.decoder.weight_posterior, self.decoder.bias_posterior, self.exposure.posterior
+        weights, biases, exposure = found
+        if weights is None or biases is None or exposure is None:
+            raise ValueError("the items' weights have no posterior")
+        return weights, biases, exposure
 
     def sample_posterior(self, batch: UserBatch, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw z (S, B, K') from q; return it with log p(z) and log q(z|x_obs), each (S, B)."""

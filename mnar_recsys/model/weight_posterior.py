@@ -30,6 +30,7 @@ class WeightPosterior(nn.Module):
         self.log_prior_sd = nn.Parameter(torch.full((mean.shape[-1] if per_dimension else 1,), _INITIAL_LOG_PRIOR_SD))
         self.prior_mean = None if centred else nn.Parameter(mean.mean(-1, keepdim=True).clone())
         self.noise: Tensor | None = None
+        self.shift: Tensor | None = None
 
     def resample(self, generator: torch.Generator) -> None:
         """Draw the noise that ``draw`` uses until ``clear``."""
@@ -37,14 +38,63 @@ class WeightPosterior(nn.Module):
 
     def clear(self) -> None:
         """Go back to the mean."""
-        self.noise = None
+        self.noise = self.shift = None
+
+    def deviation(self) -> Tensor | None:
+        """Return how far the draw's own noise takes it from the mean, (..., K), or None where nothing is drawn."""
+        return None if self.noise is None else torch.exp(self.log_sd) * self.noise
 
     def draw(self, mean: Tensor) -> Tensor:
         """Return the current draw of the weights, or their mean."""
-        return mean if self.noise is None else mean + torch.exp(self.log_sd) * self.noise
+        deviation = self.deviation()
+        if deviation is None:
+            return mean
+        return mean + deviation if self.shift is None else mean + deviation + self.shift
 
-    def kl(self, mean: Tensor) -> Tensor:
-        """KL(q || p) of all the weights, in nats: a scalar."""
+    def kl(self, mean: Tensor, shift_variance: Tensor | float = 0.0) -> Tensor:
+        """KL(q || p) of all the weights, in nats: a scalar. ``shift_variance`` (..., K) is that of ``shift`` under q.
+
+        With a shift, q is conditional on what the shift depends on, and the KL its expectation.
+        """
         centre = 0.0 if self.prior_mean is None else self.prior_mean
-        spread = torch.exp(2 * self.log_sd) + (mean - centre).square()
+        spread = torch.exp(2 * self.log_sd) + shift_variance + (mean - centre).square()
         return (self.log_prior_sd - self.log_sd + 0.5 * (spread * torch.exp(-2 * self.log_prior_sd) - 1)).sum()
+
+
+class Coupling(nn.Module):
+    """Posterior covariance of an item's weights in the exposure, and its bias in the mask, with those in the decoder.
+
+    Who rated what pins down v_j + w W_j, the effect of the taste on rating item j, far better than either of the two.
+    With W_j and v_j independent in q, every slope w but 0 makes the mask as uncertain as W_j is, and the bound drives w
+    to 0. So q(v_jk | W_jk) = N(m - sum_c g_cjk (W_cjk - E W_cjk), s^2) with g learned, over the C channels of the
+    decoder, and the bias of the mask moves with the decoder's bias in the same way.
+
+    Parameters
+    ----------
+    channels, n_items, size : int
+        C, P and K of the decoder's weights.
+    """
+
+    def __init__(self, channels: int, n_items: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels, n_items, size))
+        self.bias = nn.Parameter(torch.zeros(channels, n_items))
+
+    def weight_shift(self, decoder: WeightPosterior) -> Tensor:
+        """Return the shift of the exposure's weights that goes with the decoder's current draw: (P, K)."""
+        return _shift(self.weight, decoder)
+
+    def bias_shift(self, decoder: WeightPosterior) -> Tensor:
+        """Return the shift of the mask's biases that goes with the current draw of the decoder's: (P,)."""
+        return _shift(self.bias, decoder)
+
+    def weight_variance(self, decoder: WeightPosterior) -> Tensor:
+        """Return the variance of ``weight_shift`` under q: (P, K)."""
+        return (self.weight.square() * torch.exp(2 * decoder.log_sd)).sum(0)
+
+
+def _shift(coupling: Tensor, decoder: WeightPosterior) -> Tensor:
+    deviation = decoder.deviation()
+    if deviation is None:
+        raise ValueError("the decoder's weights must be drawn first")
+    return -(coupling * deviation).sum(0)

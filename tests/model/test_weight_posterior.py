@@ -9,6 +9,7 @@ from mnar_recsys.config import ModelConfig, Settings
 from mnar_recsys.data import RatingLog
 from mnar_recsys.data.simulate import simulate_ratings
 from mnar_recsys.model.build import build_model
+from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.weight_posterior import WeightPosterior
 from mnar_recsys.training import Trainer
 
@@ -70,3 +71,78 @@ def test_kl_of_a_step_is_counted_once_a_pass_over_the_users(log: RatingLog) -> N
     second_moment = (posterior.log_sd.exp().square() + weight.square()).sum(0)
     wanted = len(weight) - second_moment / posterior.log_prior_sd.exp().square()
     torch.testing.assert_close(gradient, wanted)
+
+
+@pytest.fixture
+def coupled(log: RatingLog) -> MnarVae:
+    """A model whose exposure and mask move with its decoder, every part of q away from its start."""
+    settings = ModelConfig(item_weights="variational", exposure_sees_taste=True, latent_size=2, exposure_size=1)
+    model = build_model(settings, log, 0)
+    assert model.coupling is not None
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in (model.coupling.weight, model.coupling.bias):
+            parameter.normal_(std=0.8, generator=generator)
+        for posterior in model._posteriors():
+            posterior.log_sd.uniform_(-2, 0, generator=generator)
+    return model
+
+
+def test_coupled_draws_have_the_stated_covariance(coupled: MnarVae) -> None:
+    weights, biases, exposure = coupled._posteriors()
+    generator = torch.Generator().manual_seed(0)
+    decoder, path, bias, mask = [], [], [], []
+    with torch.no_grad():
+        for _ in range(4000):
+            coupled.resample_weights(generator)
+            decoder.append(coupled.decoder.current()[0][0])
+            bias.append(coupled.decoder.current()[1][0])
+            path.append(coupled.exposure.current())
+            mask.append(coupled.missing.bias())
+        w, v, c, b = (torch.stack(draws) - torch.stack(draws).mean(0) for draws in (decoder, path, bias, mask))
+        g = coupled.coupling.weight[0]
+        w_sd, v_sd, c_sd = (posterior.log_sd.exp() for posterior in (weights, exposure, biases))
+        for found, wanted, spread in (
+            ((w * v[..., :2]).mean(0), -g * w_sd[0] ** 2, w_sd[0] * (v_sd[:, :2] ** 2 + 2 * (g * w_sd[0]) ** 2).sqrt()),
+            (v[..., :2].square().mean(0), v_sd[:, :2] ** 2 + coupled.coupling.weight_variance(weights), None),
+            (v[..., 2].square().mean(0), v_sd[:, 2] ** 2, None),  # the exposure's own block goes with nothing
+            ((c * b).mean(0), -coupled.coupling.bias[0] * c_sd[0] ** 2, None),
+        ):
+            error = (wanted.abs() * np.sqrt(2) if spread is None else spread) / np.sqrt(4000)
+            assert ((found - wanted).abs() / error).mean() < 1.2  # .8 on average if it is right
+        coupled.clear_weights()
+        assert coupled.exposure.current() is coupled.exposure.weight
+        assert coupled.missing.bias() is coupled.missing.item_bias
+
+
+def test_coupled_kl_is_the_mean_of_log_q_less_log_p(coupled: MnarVae) -> None:
+    weights, biases, exposure = coupled._posteriors()
+    g = coupled.coupling.weight[0]
+    generator = torch.Generator().manual_seed(1)
+    gaps = []
+    with torch.no_grad():
+        for _ in range(3000):
+            coupled.resample_weights(generator)
+            (w, c), v = coupled.decoder.current(), coupled.exposure.current()
+            deviation = w[0] - coupled.decoder.weight[0]
+            centre = coupled.exposure.weight.clone()
+            centre[:, :2] -= g * deviation
+            log_q = (
+                Normal(coupled.decoder.weight, weights.log_sd.exp()).log_prob(w).sum()
+                + Normal(coupled.decoder.bias, biases.log_sd.exp()).log_prob(c).sum()
+                + Normal(centre, exposure.log_sd.exp()).log_prob(v).sum()
+            )
+            log_p = (
+                Normal(0.0, weights.log_prior_sd.exp()).log_prob(w).sum()
+                + Normal(biases.prior_mean, biases.log_prior_sd.exp()).log_prob(c).sum()
+                + Normal(0.0, exposure.log_prior_sd.exp()).log_prob(v).sum()
+            )
+            gaps.append(log_q - log_p)
+        drawn = torch.stack(gaps)
+        assert abs(drawn.mean() - coupled.weight_kl()) < 3 * drawn.std() / np.sqrt(3000)
+
+
+def test_weights_are_coupled_where_the_exposure_sees_the_taste(log: RatingLog) -> None:
+    for sees_taste in (True, False):
+        settings = ModelConfig(item_weights="variational", exposure_sees_taste=sees_taste)
+        assert (build_model(settings, log, 0).coupling is not None) == sees_taste

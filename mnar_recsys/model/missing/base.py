@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mnar_recsys.config import Sign
+from mnar_recsys.model.indexing import take
 
 TYPICAL_SELECTION = 1.2
 """A typical selection between the ends of the scale, in nats (.3 a star on 1-5): where a slope with a sign starts, and
@@ -25,6 +26,11 @@ class MissingModel(nn.Module, ABC):
     def __init__(self, item_log_odds: Tensor) -> None:
         super().__init__()
         self.item_bias = nn.Parameter(item_log_odds.clone())
+        self.bias_shift: Tensor | None = None
+
+    def bias(self, items: slice | Tensor = slice(None)) -> Tensor:
+        """Return b_j of the items (I,), as drawn for this step where they move with the decoder's biases."""
+        return take(self.item_bias if self.bias_shift is None else self.item_bias + self.bias_shift, items)
 
     @abstractmethod
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:

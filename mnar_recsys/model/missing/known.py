@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from mnar_recsys.model.indexing import take
 from mnar_recsys.model.missing.base import MissingModel, Slope, interpolate
 
 
@@ -38,7 +37,7 @@ class Known(MissingModel):
 
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Return the given log-odds at the ratings, adjusted if asked for."""
-        return self.selection(ratings) + take(self.item_bias, items)
+        return self.selection(ratings) + self.bias(items)
 
     def selection(self, ratings: Tensor) -> Tensor:
         """Return the log-odds at the ratings, any shape."""

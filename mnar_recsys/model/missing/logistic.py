@@ -19,7 +19,7 @@ class Ignorable(MissingModel):
 
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
         """Return the biases (1, I)."""
-        return take(self.item_bias, items)[None, :]
+        return self.bias(items)[None, :]
 
     def selection(self, ratings: Tensor) -> Tensor:
         """Return zeros: the rating adds nothing."""
@@ -44,12 +44,12 @@ class Logistic(MissingModel):
         slope: Tensor = self.slope()
         if len(slope) > 1:
             slope = take(slope, items)
-        return slope * ((ratings - self.centre) / self.unit) + take(self.item_bias, items)
+        return slope * ((ratings - self.centre) / self.unit) + self.bias(items)
 
     def line(self) -> tuple[Tensor, Tensor]:
         """Return w in nats a rating point, and b_j where the rating is 0."""
         slope: Tensor = self.slope() / self.unit
-        return slope, self.item_bias - slope * self.centre
+        return slope, self.bias() - slope * self.centre
 
     def log_prior(self, sd: float | None) -> Tensor | float:
         """Log density of the selection between the ends of the scale."""
@@ -81,7 +81,7 @@ class PerLevel(MissingModel):
 
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Return w[x] + b_j."""
-        return self.selection(ratings) + take(self.item_bias, items)
+        return self.selection(ratings) + self.bias(items)
 
     def log_prior(self, sd: float | None) -> Tensor | float:
         """Log density of the selection between the ends of the scale."""
