@@ -61,9 +61,9 @@ def evaluate(
         columns["coverage_90"] = calibration.covered(test.ratings, *quantiles)
     probabilities = None
     if level_probabilities is not None:
-        probabilities = _check_levels(test, level_probabilities)
+        probabilities = check_levels(test, level_probabilities)
         columns |= _level_columns(test, probabilities, quantiles, seed)
-    masks = _cell_masks(test, unseen)
+    masks = cell_masks(test, unseen)
     tables = []
     for cells, mask in masks.items():
         kept = {name: values[mask] for name, values in columns.items()}
@@ -136,7 +136,14 @@ def _distance_rows(
     return [(name, float(value), np.nan, np.nan) for name, value in distances.items()]
 
 
-def _cell_masks(test: RatingLog, unseen: NDArray[np.bool_] | None) -> dict[str, NDArray[np.bool_]]:
+def cell_masks(test: RatingLog, unseen: NDArray[np.bool_] | None) -> dict[str, NDArray[np.bool_]]:
+    """Return the test cells of each group of rows, ``unseen`` (where there are any) and ``all``, each (n,).
+
+    Raises
+    ------
+    DataError
+        If ``unseen`` is not one boolean per test cell.
+    """
     everything = np.ones(test.n_ratings, dtype=np.bool_)
     if unseen is None:
         return {"all": everything}
@@ -148,7 +155,14 @@ def _cell_masks(test: RatingLog, unseen: NDArray[np.bool_] | None) -> dict[str, 
     return {"unseen": mask, "all": everything} if mask.any() else {"all": everything}
 
 
-def _check_levels(test: RatingLog, level_probabilities: ArrayLike) -> NDArray[np.float64]:
+def check_levels(test: RatingLog, level_probabilities: ArrayLike) -> NDArray[np.float64]:
+    """Return the level probabilities of a test log's cells, (n, R), each row summing to one.
+
+    Raises
+    ------
+    DataError
+        If they are not a distribution over the levels for every cell, or the log's scale has no levels.
+    """
     probabilities = contributions.check_probabilities(level_probabilities)
     expected = (test.n_ratings, len(_levels(test)))
     if probabilities.shape != expected:

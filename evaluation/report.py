@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evaluation.plots import Figure
+from evaluation.drawing import Figure
 from mnar_recsys.files import write_text
 
 _MISSING = "\u2013"
@@ -25,6 +25,17 @@ _HEADINGS = {
     "pit_coverage_90": "PIT coverage",
     "marginal_tv": "marginal distance",
     "marginal_wasserstein": "marginal shift",
+    "auc": "AUC",
+    "ndcg": "NDCG",
+    "ndcg_pos": "NDCG, users with positives",
+    "dcg": "DCG",
+    "recall": "recall",
+    "recall_capped": "recall, capped",
+    "recall_pos": "recall, users with positives",
+    "precision": "precision",
+    "f1": "F1",
+    "mse_label": "MSE of labels",
+    "nll": "NLL of labels",
 }
 # Cells such as "0.857 [0.841, 0.873]", "12", "-3.5 %" stand right-aligned like numbers.
 _NUMERIC = re.compile(r"[-+]?[\d,.]+( ?[%a-zA-Z]{0,3})?( \[.*\])?")
@@ -93,12 +104,19 @@ def methods_table(
     for method, table in results.items():
         values = table[table["cells"] == cells].set_index("metric")
         rows.append({"method": method} | {metric: _with_interval(values, metric) for metric in metrics})
-    return pd.DataFrame(rows, columns=["method", *metrics]).rename(columns=_HEADINGS)
+    return pd.DataFrame(rows, columns=["method", *metrics]).rename(columns=_heading)
 
 
 def facts_table(facts: Mapping[str, object]) -> pd.DataFrame:
     """Return facts of a run, name to value, as a table of two columns."""
     return pd.DataFrame({"fact": list(facts), "value": [_format(value) for value in facts.values()]})
+
+
+def _heading(column: str) -> str:
+    """Return a column's heading: ``ndcg_pos@5`` is NDCG@5, users with positives."""
+    name, at, cutoff = column.partition("@")
+    words, comma, rest = _HEADINGS.get(name, name).partition(",")
+    return f"{words}{at}{cutoff}{comma}{rest}"
 
 
 def _with_interval(values: pd.DataFrame, metric: str) -> str:

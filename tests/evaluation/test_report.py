@@ -146,6 +146,20 @@ def test_methods_table_shows_intervals_and_gaps() -> None:
     assert found.iloc[0].tolist() == ["ours", "0.857 [0.841, 0.873]", "0.010", "\u2013"]
 
 
+def test_ranking_metrics_have_their_cutoff_in_the_heading() -> None:
+    metrics = ("ndcg@5", "ndcg_pos@5", "recall_capped@10", "auc", "nll")
+    rows = pd.DataFrame({"cells": "all", "metric": metrics, "value": 0.5, "lower": 0.4, "upper": 0.6, "n": 3})
+    found = methods_table({"ours": rows}, metrics)
+    assert found.columns.tolist() == [
+        "method",
+        "NDCG@5",
+        "NDCG@5, users with positives",
+        "recall@10, capped",
+        "AUC",
+        "NLL of labels",
+    ]
+
+
 def test_tables_align_numbers_and_format_values() -> None:
     table = pd.DataFrame({"name": ["a"], "count": [12345], "share": [0.123456], "gap": [np.nan], "ok": [True]})
     page = render_report(title="t", lede="", sections=[Section("s", table=table)])
