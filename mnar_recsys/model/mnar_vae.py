@@ -53,8 +53,16 @@ class MnarVae(nn.Module):
         self.decoder.be_variational()
         self.exposure.be_variational()
         if self.exposure.shared:
-            channels, n_items, size = self.decoder.weight.shape
-            self.coupling = Coupling(channels, n_items, size)
+            self.coupling = Coupling(self._selection_by_bias(), self.exposure.shared)
+
+    def _selection_by_bias(self) -> Tensor:
+        """Return by how many nats a unit of each decoder bias raises E[selection(x_j) | z = 0]: (C, P)."""
+        if not self.missing.depends_on_rating:
+            return torch.zeros_like(self.decoder.bias)
+        with torch.enable_grad():
+            cells = self.decoder.cells(self.decoder.weight.new_zeros(1, 1, self.decoder.weight.shape[-1]))
+            expected = cells.expectation(self.missing.selection(cells.support))
+            return torch.autograd.grad(expected.sum(), self.decoder.bias)[0]
 
     def resample_weights(self, generator: torch.Generator) -> None:
         """Draw the items' weights for one step, where they have a posterior."""

@@ -71,14 +71,17 @@ class Coupling(nn.Module):
 
     Parameters
     ----------
-    channels, n_items, size : int
-        C, P and K of the decoder's weights.
+    start : Tensor
+        (C, P) where g starts: the nats by which the decoder's natural parameters raise the log-odds of rating, which
+        is where it would stay if these were linear. From 0 the slope would be lost before g is learned.
+    size : int
+        K of the decoder's weights.
     """
 
-    def __init__(self, channels: int, n_items: int, size: int) -> None:
+    def __init__(self, start: Tensor, size: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(channels, n_items, size))
-        self.bias = nn.Parameter(torch.zeros(channels, n_items))
+        self.weight = nn.Parameter(start.detach()[..., None].repeat(1, 1, size))
+        self.bias = nn.Parameter(start.detach().clone())
 
     def weight_shift(self, decoder: WeightPosterior) -> Tensor:
         """Return the shift of the exposure's weights that goes with the decoder's current draw: (P, K)."""

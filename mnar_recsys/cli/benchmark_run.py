@@ -1,0 +1,172 @@
+"""What ``benchmark`` does: choose methods and settings, fit, score, write."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from baselines.registry import BASELINES
+from evaluation.benchmark import CellFit, Entry, Failure, run_benchmark
+from evaluation.protocols import P1, P2, Protocol
+from evaluation.tables import markdown, result_rows, summary_table
+from evaluation.tuning import Trial, tune
+from mnar_recsys.cli.joint_method import JOINT_METHODS, JointMethod
+from mnar_recsys.cli.progress import progress
+from mnar_recsys.cli.terminal import note, warn
+from mnar_recsys.data import Split
+from mnar_recsys.errors import ConfigError
+from mnar_recsys.files import atomic_path, write_text
+
+TRIALS = 12
+"""Trials a method when tuning, its defaults among them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for."""
+
+    split: Split
+    out: Path
+    models: str
+    """names with commas between them, or ``all``"""
+    seeds: Sequence[int]
+    jobs: int
+    settings: Path | None
+    tune: bool = False
+
+
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """What came out."""
+
+    request: Request
+    settings: Mapping[str, Mapping[str, Any]]
+    fits: Sequence[CellFit]
+    failures: Sequence[Failure]
+    rows: pd.DataFrame
+    """of results.csv"""
+    table: pd.DataFrame
+    """a line a model"""
+
+
+def run_benchmark_command(request: Request) -> str:
+    """Run the benchmark, write its files and return what to print."""
+    from mnar_recsys.cli.benchmark_report import write_benchmark_report
+
+    names = choose_models(request.models)
+    settings = read_settings(request.settings) if request.settings else {}
+    note(request.split.describe())
+    if request.tune:
+        settings = _tune(request, names, settings)
+    entries = [_entry(name, settings.get(name, {})) for name in names]
+    total = len(entries) * len(request.seeds)
+    with progress("fitting", total, "cells") as advance:
+        fits, failures = run_benchmark(
+            entries,
+            request.split,
+            request.seeds,
+            request.out / "cells",
+            jobs=request.jobs,
+            on_cell=lambda name, seed, kept: advance(1, f"{name}, seed {seed}{' (kept)' if kept else ''}"),
+        )
+    for failure in failures:
+        warn(f"{failure.model}, seed {failure.seed}, was not run: {failure.reason}")
+    if not fits:
+        raise ConfigError("no method could be fitted; see the warnings above")
+    note("scoring")
+    rows = result_rows(fits, request.split, label_protocol(request.split))
+    run = BenchmarkRun(request, settings, fits, failures, rows, summary_table(fits, rows, request.split))
+    with atomic_path(request.out / "results.csv") as path:
+        rows.to_csv(path, index=False)
+    text = describe(run)
+    write_text(request.out / "table.md", text)
+    write_benchmark_report(run, request.out / "report.html")
+    return (
+        f"{text}\nWritten: {', '.join(str(request.out / name) for name in ('results.csv', 'table.md', 'report.html'))}"
+    )
+
+
+def label_protocol(split: Split) -> Protocol:
+    """Return the protocol whose ranking metrics stand beside the errors: P2 on stars from 1 to 5, else none."""
+    levels = split.mnar_train.scale.levels
+    return P2 if levels is not None and levels.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0] else P1
+
+
+def choose_models(text: str) -> list[str]:
+    """Return the names asked for, in the order of the registry for ``all``; raise ConfigError for an unknown one."""
+    known = [*BASELINES, *JOINT_METHODS]
+    if text == "all":
+        return known
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ConfigError(
+            f"--models must be all or names of {', '.join(known)}; found {', '.join(unknown) or repr(text)}"
+        )
+    return names
+
+
+def read_settings(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the settings by model of a JSON file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is absent, not JSON, or names a model that does not exist.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a file that --tune wrote") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error}); give a file that --tune wrote") from error
+    if not isinstance(stored, dict) or not all(isinstance(value, dict) for value in stored.values()):
+        raise ConfigError(f'{path}: must hold settings by model, such as {{"mf": {{"size": 8}}}}; found something else')
+    choose_models(",".join(stored) or "all")
+    return stored
+
+
+def _entry(name: str, settings: Mapping[str, Any]) -> Entry:
+    if name in JOINT_METHODS:
+        return Entry(name, JointMethod, {**JOINT_METHODS[name], **settings})
+    return Entry(name, BASELINES[name], settings)
+
+
+def _tune(
+    request: Request, names: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Try settings for the methods that have any, and write settings.json."""
+    spaces = {name: BASELINES[name].search_space for name in names if name in BASELINES}
+    entries = {name: (_entry(name, {}), space) for name, space in spaces.items() if space}
+    with progress("tuning", TRIALS * len(entries), "trials at most,") as advance:
+
+        def on_trial(name: str, trial: Trial) -> None:
+            advance(1, f"{name} {trial.loss:.4f} in {trial.seconds:.0f} s")
+
+        trials = tune(
+            entries, request.split, request.out / "tuning", budget=TRIALS, jobs=request.jobs, on_trial=on_trial
+        )
+    chosen = {**settings, **{name: done[0].settings for name, done in trials.items()}}
+    cost = sum(trial.seconds for done in trials.values() for trial in done)
+    note(f"tuning: {sum(map(len, trials.values()))} trials, {cost:,.0f} s of fitting in all")
+    write_text(request.out / "settings.json", json.dumps(chosen, indent=1) + "\n")
+    return chosen
+
+
+def describe(run: BenchmarkRun) -> str:
+    """Return the table, what could not be run, and how the numbers were made, as Markdown."""
+    split, seeds = run.request.split, run.request.seeds
+    lines = [
+        markdown(run.table),
+        f"{split.describe()}. {len(seeds)} seed{'s' if len(seeds) > 1 else ''}. MSE on all test cells with a 95 % "
+        "interval from resampled users (errors averaged over seeds); other metrics are means over seeds, on all cells, ranking "
+        "metrics with ratings of 3 or more as positive (protocol P2). Seconds and memory of a fit are medians; memory "
+        "includes the interpreter.",
+    ]
+    if run.failures:
+        reasons = dict.fromkeys((failure.model, failure.reason) for failure in run.failures)
+        lines.append("Not run: " + "; ".join(f"{model} ({reason})" for model, reason in reasons) + ".")
+    return "\n".join(lines) + "\n"
