@@ -68,7 +68,10 @@ def test_kl_of_a_step_is_counted_once_a_pass_over_the_users(log: RatingLog) -> N
     cost = trainer._weight_cost()
     (gradient,) = torch.autograd.grad(cost, trainer.model.exposure.posterior.log_prior_sd)
     posterior, weight = trainer.model.exposure.posterior, trainer.model.exposure.weight
-    second_moment = (posterior.log_sd.exp().square() + weight.square()).sum(0)
+    coupled = torch.nn.functional.pad(
+        trainer.model.coupling.weight_variance(trainer.model.decoder.weight_posterior), (0, 6)
+    )
+    second_moment = (posterior.log_sd.exp().square() + coupled + weight.square()).sum(0)
     wanted = len(weight) - second_moment / posterior.log_prior_sd.exp().square()
     torch.testing.assert_close(gradient, wanted)
 
