@@ -34,7 +34,10 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 class Method(Protocol):
     """What the benchmark needs of a method; see ``baselines.base.Baseline``."""
 
-    has_level_probabilities: bool
+    @property
+    def has_level_probabilities(self) -> bool:
+        """Whether ``level_probabilities`` is there."""
+        ...
 
     @property
     def n_labels(self) -> int:

@@ -34,8 +34,8 @@ def write_benchmark_report(run: "BenchmarkRun", path: Path) -> None:
         path,
         title="Who predicts what people would have said",
         lede=(
-            f"{len(errors)} methods, trained on {run.request.split.mnar_train.n_ratings:,} ratings that people chose to "
-            f"give, scored on {_n_test(run):,} that were collected at random. Lowest mean squared error: {best}, "
+            f"{len(errors)} methods, trained on {run.request.split.mnar_train.n_ratings:,} ratings that people chose "
+            f"to give, scored on {_n_test(run):,} that were collected at random. Lowest mean squared error: {best}, "
             f"{errors[best]}."
         ),
         sections=[*sections, _methods(run), _facts(run)],
@@ -61,9 +61,9 @@ def _ranking(run: "BenchmarkRun", errors: Mapping[str, Interval]) -> Section:
 
 def _table(run: "BenchmarkRun") -> Section:
     text = (
-        "Errors are in squared rating points, averaged over the seeds before people are resampled. The other metrics are "
-        "means over the seeds on all test cells; ranking metrics count a rating of 3 or more as positive. Test cells that "
-        f"are also in the training log: {run.request.split.n_seen:,}; the unseen ones are scored apart."
+        "Errors are in squared rating points, averaged over the seeds before people are resampled. The other metrics "
+        "are means over the seeds on all test cells; ranking metrics count a rating of 3 or more as positive. Test "
+        f"cells that are also in the training log: {run.request.split.n_seen:,}; the unseen ones are scored apart."
     )
     if run.failures:
         reasons = dict.fromkeys((failure.model, failure.reason) for failure in run.failures)
@@ -79,8 +79,8 @@ def _against_the_best(run: "BenchmarkRun", best: str) -> Section:
     ]
     text = (
         f"Differences to {best} on the same cells and the same resampled people. Two methods are apart where the "
-        "interval leaves out 0: intervals of single methods overlap sooner than they should, because people who are hard "
-        "to predict are hard for all methods."
+        "interval leaves out 0: intervals of single methods overlap sooner than they should, because people who are "
+        "hard to predict are hard for all methods."
     )
     return Section("Against the best", text, table=pd.DataFrame(rows) if rows else None)
 
@@ -93,8 +93,8 @@ def _marginals(run: "BenchmarkRun", errors: Mapping[str, Interval]) -> Section:
         return Section("What people would answer")
     truth = np.bincount(test.scale.level_index(test.ratings), minlength=len(levels)) / test.n_ratings
     text = (
-        "Share of each rating among the random cells, as predicted (first seed) and as it was, for the best methods that "
-        "predict whole distributions."
+        "Share of each rating among the random cells, as predicted (first seed) and as it was, for the best methods "
+        "that predict whole distributions."
     )
     return Section("What people would answer", text, compare_marginals(levels, truth, predicted))
 
@@ -117,8 +117,8 @@ def _methods(run: "BenchmarkRun") -> Section:
         settings = ", ".join(f"{key} {value}" for key, value in run.settings.get(model, {}).items())
         rows.append({"model": model, "what it is": what, "settings": settings or "defaults"})
     text = (
-        "Each cell was fitted in a process of its own, to the self-selected ratings and, where the table says so, to MCAR "
-        "labels that are not in the test. No method, and no tuning, saw a rating of the test."
+        "Each cell was fitted in a process of its own, to the self-selected ratings and, where the table says so, to "
+        "MCAR labels that are not in the test. No method, and no tuning, saw a rating of the test."
     )
     return Section("How each number was made", text, table=pd.DataFrame(rows))
 

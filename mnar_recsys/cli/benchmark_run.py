@@ -57,7 +57,7 @@ def run_benchmark_command(request: Request) -> str:
     from mnar_recsys.cli.benchmark_report import write_benchmark_report
 
     names = choose_models(request.models)
-    settings = read_settings(request.settings) if request.settings else {}
+    settings: Mapping[str, Mapping[str, Any]] = read_settings(request.settings) if request.settings else {}
     note(request.split.describe())
     if request.tune:
         settings = _tune(request, names, settings)
@@ -162,9 +162,9 @@ def describe(run: BenchmarkRun) -> str:
     lines = [
         markdown(run.table),
         f"{split.describe()}. {len(seeds)} seed{'s' if len(seeds) > 1 else ''}. MSE on all test cells with a 95 % "
-        "interval from resampled users (errors averaged over seeds); other metrics are means over seeds, on all cells, ranking "
-        "metrics with ratings of 3 or more as positive (protocol P2). Seconds and memory of a fit are medians; memory "
-        "includes the interpreter.",
+        "interval from resampled users (errors averaged over seeds); other metrics are means over seeds, on all cells, "
+        "ranking metrics with ratings of 3 or more as positive (protocol P2). Seconds and memory of a fit are medians; "
+        "memory includes the interpreter.",
     ]
     if run.failures:
         reasons = dict.fromkeys((failure.model, failure.reason) for failure in run.failures)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mnar_recsys.cli.benchmark import benchmark
 from mnar_recsys.cli.demo import demo
 from mnar_recsys.cli.evaluate import evaluate
 from mnar_recsys.cli.failures import run
@@ -45,7 +46,7 @@ def _root(
     pass
 
 
-for verb in (demo, simulate, inspect, train, predict, impute, summarize, evaluate):
+for verb in (demo, simulate, inspect, train, predict, impute, summarize, evaluate, benchmark):
     app.command()(verb)
 
 

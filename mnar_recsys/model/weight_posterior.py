@@ -17,18 +17,18 @@ class WeightPosterior(nn.Module):
     Parameters
     ----------
     mean : Tensor
-        Starting mean, (..., K).
-    centred : bool
-        Whether the prior mean is 0; else it is learned, one for each leading axis, and starts at the weights' mean.
+        Starting mean, (..., P, K).
+    prior_mean : Tensor, optional
+        Where the learned prior mean starts, broadcastable to ``mean``; without it the prior mean is 0.
     per_dimension : bool
         Whether each place on the last axis has its own prior scale; else they share one.
     """
 
-    def __init__(self, mean: Tensor, *, centred: bool = True, per_dimension: bool = True) -> None:
+    def __init__(self, mean: Tensor, *, prior_mean: Tensor | None = None, per_dimension: bool = True) -> None:
         super().__init__()
         self.log_sd = nn.Parameter(torch.full(mean.shape, _INITIAL_LOG_SD))
         self.log_prior_sd = nn.Parameter(torch.full((mean.shape[-1] if per_dimension else 1,), _INITIAL_LOG_PRIOR_SD))
-        self.prior_mean = None if centred else nn.Parameter(mean.mean(-1, keepdim=True).clone())
+        self.prior_mean = None if prior_mean is None else nn.Parameter(prior_mean.clone())
         self.noise: Tensor | None = None
         self.shift: Tensor | None = None
 

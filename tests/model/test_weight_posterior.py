@@ -21,8 +21,8 @@ def log() -> RatingLog:
 
 def test_kl_is_that_of_independent_normals() -> None:
     mean = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
-    for centred, per_dimension in ((True, True), (False, False)):
-        posterior = WeightPosterior(mean, centred=centred, per_dimension=per_dimension)
+    for prior_mean, per_dimension in ((None, True), (mean.mean(1, keepdim=True), True), (mean[..., :1, :1], False)):
+        posterior = WeightPosterior(mean, prior_mean=prior_mean, per_dimension=per_dimension)
         with torch.no_grad():
             posterior.log_sd.uniform_(-3, 0, generator=torch.Generator().manual_seed(1))
             posterior.log_prior_sd.uniform_(-1, 1, generator=torch.Generator().manual_seed(2))
@@ -136,7 +136,7 @@ def test_coupled_kl_is_the_mean_of_log_q_less_log_p(coupled: MnarVae) -> None:
                 + Normal(centre, exposure.log_sd.exp()).log_prob(v).sum()
             )
             log_p = (
-                Normal(0.0, weights.log_prior_sd.exp()).log_prob(w).sum()
+                Normal(weights.prior_mean, weights.log_prior_sd.exp()).log_prob(w).sum()
                 + Normal(biases.prior_mean, biases.log_prior_sd.exp()).log_prob(c).sum()
                 + Normal(0.0, exposure.log_prior_sd.exp()).log_prob(v).sum()
             )

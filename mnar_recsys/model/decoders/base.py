@@ -11,6 +11,9 @@ from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.indexing import lift, masked_sum, take
 from mnar_recsys.model.weight_posterior import WeightPosterior
 
+# Where the weights of the user's level start: people differ in it by about so many units of a natural parameter.
+_INITIAL_LEVEL = 0.3
+
 
 class RatingDistribution(ABC):
     """Independent distributions of ratings, given z, over a grid of cells (..., I) or pairs (..., n).
@@ -95,21 +98,26 @@ class DrawnRatings(ABC):
 class Decoder(nn.Module, ABC):
     """A linear map from the latent taste to the natural parameters of each item's rating.
 
-    ``weight`` (C, P, K) and ``bias`` (C, P) with C channels an item.
+    ``weight`` (C, P, K) and ``bias`` (C, P) with C channels an item, which rise with the rating where there are
+    several. A priori the items' weights are alike, not near 0: a dimension along which all items move together is the
+    user's level, and costs no more than one number. The first one starts as that.
     """
 
     def __init__(self, bias: Tensor, latent_size: int) -> None:
         super().__init__()
         channels, n_items = bias.shape
-        self.weight = nn.Parameter(torch.randn(channels, n_items, latent_size) * (0.1 / math.sqrt(latent_size)))
+        weight = torch.randn(channels, n_items, latent_size) * (0.1 / math.sqrt(latent_size))
+        weight[..., 0] += _INITIAL_LEVEL * torch.linspace(-1, 1, channels)[:, None] if channels > 1 else _INITIAL_LEVEL
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(bias.clone())
         self.weight_posterior: WeightPosterior | None = None
         self.bias_posterior: WeightPosterior | None = None
 
     def be_variational(self) -> None:
         """Give weights and biases a variational posterior; ``weight`` and ``bias`` become its means."""
-        self.weight_posterior = WeightPosterior(self.weight.detach())
-        self.bias_posterior = WeightPosterior(self.bias.detach(), centred=False, per_dimension=False)
+        weight, bias = self.weight.detach(), self.bias.detach()
+        self.weight_posterior = WeightPosterior(weight, prior_mean=weight.mean(1, keepdim=True))
+        self.bias_posterior = WeightPosterior(bias, prior_mean=bias.mean(1, keepdim=True), per_dimension=False)
 
     def current(self) -> tuple[Tensor, Tensor]:
         """Return weight and bias as drawn for this step, or their values where nothing is drawn."""
@@ -141,13 +149,14 @@ class Decoder(nn.Module, ABC):
         return self.distribution(batch.pair_products(z, weight) + take(bias, batch.items), batch.items)
 
     def log_weight_prior(self, weight_sd: float | None, bias_sd: float | None) -> Tensor:
-        """Log density, up to a constant, of weights under N(0, weight_sd^2) and biases under N(their mean, bias_sd^2).
+        """Log density, up to a constant, of weights under N(m, weight_sd^2) and biases under N(m, bias_sd^2).
 
-        A scalar; a part whose sd is None has none.
+        m is their mean over the items, for each latent dimension apart. A scalar; a part whose sd is None has none.
         """
         total = self.weight.new_zeros(())
         if weight_sd is not None:
-            total = total - 0.5 * self.weight.square().sum() / weight_sd**2
+            centred = self.weight - self.weight.mean(1, keepdim=True)
+            total = total - 0.5 * centred.square().sum() / weight_sd**2
         if bias_sd is not None:
             centred = self.bias - self.bias.mean(-1, keepdim=True)
             total = total - 0.5 * centred.square().sum() / bias_sd**2
