@@ -1,0 +1,120 @@
+"""``benchmark`` from the command line: its files, its refusals, what is kept and what is tuned."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import Cli
+
+from evaluation.tables import RESULT_COLUMNS
+from mnar_recsys.data.simulate import simulate_ratings
+from mnar_recsys.data.simulate_files import write_simulation
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_simulation(simulate_ratings("monotone", n_users=80, n_items=30, seed=0, ratings_per_user=8), folder)
+    return folder
+
+
+def files_of(world: Path) -> tuple[object, ...]:
+    return ("--train", world / "train.csv", "--test", world / "test.csv")
+
+
+def test_every_file_is_written_and_says_the_same(cli: Cli, world: Path, tmp_path: Path) -> None:
+    labels = ("--mcar-labels", world / "mcar_labels.csv")
+    models = "constant_train,constant_mcar,bias"
+    done = cli("benchmark", *files_of(world), *labels, "--models", models, "--seeds", 2, "--out", tmp_path / "b")
+    assert done.code == 0, done.err
+    rows = pd.read_csv(tmp_path / "b" / "results.csv")
+    assert tuple(rows.columns) == RESULT_COLUMNS
+    assert set(rows["model"]) == set(models.split(","))
+    assert set(rows["seed"]) == {0, 1}
+    assert set(rows["cells"]) == {"unseen", "all"}
+    assert {"mse", "mae", "rmse", "auc", "ndcg@5", "recall@5"} <= set(rows["metric"])
+    n_labels = len(pd.read_csv(world / "mcar_labels.csv"))
+    assert dict(zip(rows["model"], rows["mcar_labels"], strict=True)) == {
+        "constant_train": 0, "constant_mcar": n_labels, "bias": 0
+    }  # fmt: skip
+
+    test, train = pd.read_csv(world / "test.csv"), pd.read_csv(world / "train.csv")
+    expected = ((test["rating"] - train["rating"].mean()) ** 2).mean()
+    chosen = rows[(rows["model"] == "constant_train") & (rows["metric"] == "mse") & (rows["cells"] == "all")]
+    assert chosen["value"].tolist() == pytest.approx([expected] * 2)
+    assert (chosen["lower"] < expected).all()
+    assert (expected < chosen["upper"]).all()
+
+    table = (tmp_path / "b" / "table.md").read_text(encoding="utf-8")
+    assert re.search(rf"\| constant_train \| {expected:.3f} \[", table)
+    assert table in done.out
+    page = (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
+    assert f"{expected:.3f}" in page
+    assert "http" not in re.sub(r"http://www\.w3\.org\S*|https?://(purl|creativecommons)\S*", "", page)
+
+
+def test_finished_cells_are_kept(cli: Cli, world: Path, tmp_path: Path) -> None:
+    call = ("benchmark", *files_of(world), "--models", "constant_train", "--out", tmp_path)
+    assert cli(*call, "--seeds", 1).code == 0
+    cell = tmp_path / "cells" / "constant_train-seed0.parquet"
+    before = cell.stat().st_mtime_ns
+    assert cli(*call, "--seeds", 2).code == 0
+    assert cell.stat().st_mtime_ns == before
+    assert cell.with_name("constant_train-seed1.parquet").exists()
+
+
+def test_a_method_that_cannot_be_run_is_named_with_its_reason(cli: Cli, world: Path, tmp_path: Path) -> None:
+    done = cli(
+        "benchmark", *files_of(world), "--models", "constant_train,constant_mcar", "--seeds", 1, "--out", tmp_path
+    )
+    (warning,) = done.warnings()
+    assert "constant_mcar, seed 0, was not run: constant_mcar needs randomly collected ratings" in warning
+    assert "Not run: constant_mcar (" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "Not run: constant_mcar (" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_labels_that_are_in_the_test_are_refused(cli: Cli, world: Path, tmp_path: Path) -> None:
+    leak = tmp_path / "labels.csv"
+    pd.read_csv(world / "test.csv").head(5).to_csv(leak, index=False)
+    done = cli("benchmark", *files_of(world), "--mcar-labels", leak, "--models", "bias", "--out", tmp_path / "b")
+    assert "mcar_labels and mcar_test must share no (user, item) cell; found 5 shared" in done.error()
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--models", "bias,nonsense"), "--models must be all or names of .*; found nonsense"),
+        (("--models", ","), "--models must be all or names of"),
+        (("--settings", "absent.json"), "absent.json: cannot be read"),
+        (("--seeds", "0"), "seeds"),
+    ],
+)
+def test_wrong_options_get_one_line(
+    cli: Cli, world: Path, tmp_path: Path, extra: tuple[str, ...], message: str
+) -> None:
+    assert re.search(message, cli("benchmark", *files_of(world), *extra, "--out", tmp_path / "b").error())
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"nonsense": {}}', '{"bias": 3}'])
+def test_a_settings_file_that_is_none_is_refused(cli: Cli, world: Path, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(text, encoding="utf-8")
+    assert cli("benchmark", *files_of(world), "--settings", path, "--out", tmp_path / "b").error()
+
+
+def test_tuning_writes_settings_that_a_later_run_takes(cli: Cli, world: Path, tmp_path: Path) -> None:
+    done = cli("benchmark", *files_of(world), "--models", "mf,bias", "--seeds", 1, "--tune", "--out", tmp_path / "b")
+    assert done.code == 0, done.err
+    settings = json.loads((tmp_path / "b" / "settings.json").read_text(encoding="utf-8"))
+    trials = json.loads((tmp_path / "b" / "tuning" / "mf.json").read_text(encoding="utf-8"))["trials"]
+    best = min(trials, key=lambda trial: trial["loss"])
+    assert settings["mf"] == best["settings"]
+    assert 2 <= len(trials) <= 12
+    again = cli(
+        "benchmark", *files_of(world), "--models", "mf", "--seeds", 1, "--out", tmp_path / "b",
+        "--settings", tmp_path / "b" / "settings.json",
+    )  # fmt: skip
+    assert again.code == 0
