@@ -19,9 +19,6 @@ class Exposure(nn.Module):
     their taste. (Sharing has a price: a shift of the rating level can then be absorbed by the exposure at almost no
     cost in likelihood, and the level rests on the slope's sign and on the priors.) Any part may be absent.
 
-    A priori the weights of the items are alike, not near 0: where everybody rates about as many items, a user's level
-    that raises all ratings must leave the activity alone, and that is one number a dimension.
-
     Parameters
     ----------
     n_items : int
@@ -81,9 +78,7 @@ class Exposure(nn.Module):
 
     def be_variational(self) -> None:
         """Give the weights a variational posterior; ``weight`` becomes its mean."""
-        if self.weight is not None:
-            weight = self.weight.detach()
-            self.posterior = WeightPosterior(weight, prior_mean=weight.mean(0, keepdim=True))
+        self.posterior = None if self.weight is None else WeightPosterior(self.weight.detach())
 
     def current(self) -> Tensor | None:
         """Return the weights (P, E) as drawn for this step, or their values where nothing is drawn."""
@@ -94,10 +89,8 @@ class Exposure(nn.Module):
         return 0.0 if self.weight is None or self.posterior is None else self.posterior.kl(self.weight, shift_variance)
 
     def log_weight_prior(self, sd: float | None) -> Tensor | float:
-        """Log density, up to a constant, of the weights under N(m, sd^2), m their mean over the items: a scalar."""
-        if self.weight is None or sd is None:
-            return 0.0
-        return -0.5 * (self.weight - self.weight.mean(0, keepdim=True)).square().sum() / sd**2
+        """Log density, up to a constant, of the weights under independent N(0, sd^2): a scalar."""
+        return 0.0 if self.weight is None or sd is None else -0.5 * self.weight.square().sum() / sd**2
 
     def _activity(self, z: Tensor) -> Tensor | None:
         return None if self.log_activity_sd is None else z[..., -1] * torch.exp(self.log_activity_sd)
