@@ -26,7 +26,7 @@ def test_a_model_folder_and_a_summary(cli: Cli, ratings: Path, tmp_path: Path) -
     expected = {"card.md", "config.json", "history.csv", "ratings.parquet", "vocab.parquet", "weights.safetensors"}
     assert {path.name for path in (tmp_path / "m").iterdir()} == expected
     assert "scale: 5 levels from 1 to 5 (given)" in result.err
-    assert "20 steps (max_steps reached)" in result.out
+    assert "20 steps on all users (max_steps reached before the bound converged)" in result.out
     fitted = read_model(tmp_path / "m")
     for rating, log_odds in selection_by_level(fitted).items():
         assert f"{rating:g}".ljust(6) + f"{log_odds:+.2f}".rjust(10) in result.out

@@ -224,13 +224,16 @@ def test_divergence_is_an_error_and_the_last_good_weights_stay(log: RatingLog) -
     assert same(trainer.best, at_look[0])
 
 
-def test_weight_prior_shrinks_the_decoder(log: RatingLog) -> None:
-    sizes = []
+def test_weight_prior_shrinks_the_items_to_their_mean(log: RatingLog) -> None:
+    spread, size = [], []
     for sd in (None, 0.01):
         trainer = trainer_of(log, item_weights="point", weight_prior_sd=sd, max_steps=60, stop="never")
         trainer.run()
-        sizes.append(trainer.model.decoder.weight.square().mean().item())
-    assert sizes[1] < 0.2 * sizes[0]
+        weight = trainer.model.decoder.weight
+        spread.append((weight - weight.mean(1, keepdim=True)).square().mean().item())
+        size.append(weight.mean(1).abs().max().item())
+    assert spread[1] < 0.2 * spread[0]
+    assert size[1] > 0.1  # the user's level is not held back
 
 
 def test_known_mechanism_is_not_trained(log: RatingLog) -> None:
