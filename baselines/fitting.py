@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mnar_recsys.data import Split
-from mnar_recsys.errors import DivergedError
+from mnar_recsys.data import RatingLog, Split
+from mnar_recsys.errors import ConfigError, DivergedError
 from mnar_recsys.rng import numpy_generator, torch_seed
 
 HELD_OUT = 0.1
@@ -30,6 +30,12 @@ class Learner(Protocol):
 
 
 L = TypeVar("L", bound=Learner)
+M = TypeVar("M", bound=nn.Module)
+
+
+def with_validation(split: Split, seed: int) -> Split:
+    """Return the split as it is where it has ``mnar_valid``, else with a random tenth of ``mnar_train`` as that."""
+    return split if split.mnar_valid is not None else split.hold_out(HELD_OUT, seed=seed)
 
 
 def fit_to_convergence(
@@ -37,8 +43,8 @@ def fit_to_convergence(
 ) -> L:
     """Choose the number of passes on held-out self-selected ratings, then fit to all of them for that many.
 
-    The held-out ratings are ``split.mnar_valid`` where there are any, else a random tenth of ``split.mnar_train``; no
-    MCAR rating decides when to stop. The first fit ends when ``patience`` passes in a row brought no gain.
+    The held-out ratings are those of ``with_validation``; no MCAR rating decides when to stop. The first fit ends when
+    ``patience`` passes in a row brought no gain.
 
     Parameters
     ----------
@@ -50,8 +56,7 @@ def fit_to_convergence(
     DivergedError
         If a loss is not finite.
     """
-    held = split if split.mnar_valid is not None else split.hold_out(HELD_OUT, seed=seed)
-    learner, best, best_epoch = make(held, seed), math.inf, 0
+    learner, best, best_epoch = make(with_validation(split, seed), seed), math.inf, 0
     for epoch in range(max_epochs):
         _run(learner, epoch)
         loss = learner.validation_loss()
@@ -73,6 +78,11 @@ def _run(learner: Learner, epoch: int) -> None:
         )
 
 
+def squared_error(log: RatingLog, predicted: NDArray[np.floating]) -> float:
+    """Return the mean squared error of predictions for the ratings of a log, (n,), clipped to its scale first."""
+    return float(np.square(log.scale.clip(predicted) - log.ratings).mean())
+
+
 def batches(n: int, size: int, seed: int, *name: str | int) -> Iterator[NDArray[np.int64]]:
     """Yield 0..n-1 in a random order, ``size`` at a time; the stream ``name`` of ``seed`` decides the order."""
     order = numpy_generator(seed, *name).permutation(n)
@@ -80,8 +90,15 @@ def batches(n: int, size: int, seed: int, *name: str | int) -> Iterator[NDArray[
         yield order[start : start + size]
 
 
-def seeded(make: Callable[[], nn.Module], seed: int, *name: str | int) -> nn.Module:
+def seeded(make: Callable[[], M], seed: int, *name: str | int) -> M:
     """Return a module whose starting weights come from the stream ``name`` of ``seed``, global generators untouched."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(torch_seed(seed, *name))
         return make()
+
+
+def check_positive(**settings: float) -> None:
+    """Raise ConfigError unless every setting is a finite number above 0."""
+    for label, value in settings.items():
+        if not 0.0 < value < math.inf:
+            raise ConfigError(f"{label} must be a number above 0; found {value}. Give a positive one")

@@ -3,8 +3,14 @@
 Tables have N + 1 and P + 1 rows: the last is for the unknown user or item, gets no gradient, and stays 0.
 """
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+_PAIRS_AT_ONCE = 2**16
 
 
 class MatrixFactorization(nn.Module):
@@ -45,6 +51,28 @@ class MatrixFactorization(nn.Module):
             total = total + self.user_offset(rows).square().sum() + self.item_offset(columns).square().sum()
         return total
 
+    def zero_unrated(self, rows: Tensor, columns: Tensor) -> None:
+        """Set to 0 all that no pair of the training ratings at (rows, columns) uses.
+
+        A user or item without ratings keeps its random start through training; at 0 it is predicted as an unknown one.
+        """
+        for table, used in (
+            (self.user, rows),
+            (self.item, columns),
+            (self.user_offset, rows),
+            (self.item_offset, columns),
+        ):
+            if table is not None:
+                zero_unused(table, used)
+
+
+@torch.no_grad()
+def zero_unused(table: nn.Embedding, used: Tensor) -> None:
+    """Set to 0 every row of a table whose index is not in ``used``."""
+    is_used = torch.zeros(len(table.weight), 1)
+    is_used[used] = 1.0
+    table.weight.mul_(is_used)
+
 
 def _table(entries: int, size: int, spread: float = 0.1) -> nn.Embedding:
     table = nn.Embedding(entries + 1, size, padding_idx=entries)
@@ -52,3 +80,18 @@ def _table(entries: int, size: int, spread: float = 0.1) -> nn.Embedding:
         table.weight.normal_(std=spread / max(size, 1) ** 0.5)
         table.weight[-1] = 0.0
     return table
+
+
+def predict_pairs(
+    head: Callable[[Tensor, Tensor], Tensor], rows: NDArray[np.integer], columns: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Return what a head says of pairs of indices, (n,), some at a time; a module is put in eval mode for good."""
+    if isinstance(head, nn.Module):
+        head.eval()
+    found = np.empty(len(rows))
+    with torch.no_grad():
+        for start in range(0, len(rows), _PAIRS_AT_ONCE):
+            part = slice(start, start + _PAIRS_AT_ONCE)
+            pairs = (torch.tensor(index[part], dtype=torch.int64) for index in (rows, columns))
+            found[part] = head(*pairs).numpy()
+    return found

@@ -71,5 +71,3 @@ def error_on_test(model: Baseline, simulation: Simulation, *, labels: bool = Fal
     test = simulation.test
     predicted = model.fit(split, seed=0).predict(test.users.take(test.rows), test.catalogue.take(test.items))
     return float(np.square(predicted - test.ratings).mean())
-
-
