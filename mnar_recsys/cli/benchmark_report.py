@@ -68,7 +68,7 @@ def _table(run: "BenchmarkRun") -> Section:
     if run.failures:
         reasons = dict.fromkeys((failure.model, failure.reason) for failure in run.failures)
         text += "\n\nNot run: " + "; ".join(f"{model} ({reason})" for model, reason in reasons) + "."
-    return Section("All numbers", text, table=run.table)
+    return Section("All numbers", text, table=run.table.round(3))
 
 
 def _against_the_best(run: "BenchmarkRun", best: str) -> Section:
