@@ -70,7 +70,8 @@ class MfIpsMul(MfSnips):
     One pass over the ratings updates the mean and what belongs to the users, the items' factors and offsets held; the
     next updates the items', the users' held, so that a large weight never moves both sides of a product in one step
     (Huang, Oosterhuis, Mansoury, van Hoof and de Rijke, Going beyond popularity and positivity bias: correcting for
-    multifactorial bias in recommender systems, SIGIR 2024). An epoch is both passes.
+    multifactorial bias in recommender systems, SIGIR 2024). An epoch is both passes. Weights are clipped as in all
+    methods here, at a quantile; the paper's own clipping and its rescaling of each item's weights are left out.
 
     Parameters
     ----------
