@@ -86,12 +86,13 @@ class Baseline(ABC):
 
         Raises
         ------
+        NotFittedError
+            If ``fit`` was not called.
         DataError
             If the split has no ``mnar_valid``.
         """
-        valid = require_valid(split)
-        predicted = self.log.scale.clip(self._predict(valid.rows.astype(np.int64), valid.items.astype(np.int64)))
-        return float(np.square(predicted - valid.ratings).mean())
+        _ = self.log
+        return self._validation_loss(split)
 
     @property
     def log(self) -> RatingLog:
@@ -117,6 +118,12 @@ class Baseline(ABC):
     @abstractmethod
     def _predict(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return ratings of pairs of indices 0..N and 0..P, where N and P stand for the unknown; ``predict`` clips."""
+
+    def _validation_loss(self, split: Split) -> float:
+        """Return the mean squared error on ``mnar_valid``; methods with another estimate of their error override it."""
+        valid = require_valid(split)
+        predicted = self.log.scale.clip(self._predict(valid.rows.astype(np.int64), valid.items.astype(np.int64)))
+        return float(np.square(predicted - valid.ratings).mean())
 
     def _level_probabilities(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
         raise NotImplementedError

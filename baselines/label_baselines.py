@@ -44,7 +44,7 @@ class MfRecalibrated(Mf):
     def _predict(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
         return self.intercept + self.slope * super()._predict(rows, columns)
 
-    def validation_loss(self, split: Split) -> float:
+    def _validation_loss(self, split: Split) -> float:
         """Return the squared error of ``Mf`` itself: the map fits all ratings, not those given by choice."""
         valid = require_valid(split)
         return squared_error(valid, self._uncalibrated(valid))
@@ -113,7 +113,7 @@ class MfLabels(Baseline):
     def _predict(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
         return self.factors.predict(rows, columns)
 
-    def validation_loss(self, split: Split) -> float:  # noqa: ARG002 - ratings given by choice say nothing here
+    def _validation_loss(self, split: Split) -> float:  # noqa: ARG002 - ratings given by choice say nothing here
         """Return the cross-validated squared error on the labels, in squared rating points."""
         return self.error
 

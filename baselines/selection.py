@@ -13,7 +13,7 @@ from mnar_recsys.errors import ConfigError
 class SelectionBaseline(Baseline):
     """A method that models ratings and their selection together."""
 
-    def validation_loss(self, split: Split) -> float:
+    def _validation_loss(self, split: Split) -> float:
         """Return the mean squared error of the ratings expected *given that they were rated*, in squared points.
 
         The held-out ratings were given by choice, and E[x | rated] under the fitted selection is what the model says of

@@ -221,7 +221,7 @@ class PropensityWeighted(Baseline):
             return self.propensity.needs_labels
         return self.propensity == AUTO or find_propensity(self.propensity).needs_labels
 
-    def validation_loss(self, split: Split) -> float:
+    def _validation_loss(self, split: Split) -> float:
         """Return the SNIPS-weighted squared error on ``split.mnar_valid`` under this method's own propensities."""
         valid = require_valid(split)
         predicted = self._predict(valid.rows.astype(np.int64), valid.items.astype(np.int64))

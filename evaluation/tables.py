@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from evaluation.benchmark import CellFit
 from evaluation.contributions import squared_error
-from evaluation.intervals import Interval, bootstrap, paired_difference, seed_spread
+from evaluation.intervals import Interval, bootstrap, paired_difference
 from evaluation.protocols import P1, Protocol, score
 from mnar_recsys.data import Split
 from mnar_recsys.errors import DataError
@@ -88,12 +88,6 @@ def summary_table(fits: Sequence[CellFit], rows: pd.DataFrame, split: Split) -> 
         }
         lines.append(line)
     return pd.DataFrame(lines).dropna(axis="columns", how="all")
-
-
-def over_seeds(rows: pd.DataFrame, model: str, metric: str, cells: str = "all") -> Interval:
-    """Return a metric's mean over seeds with its t interval."""
-    chosen = rows[(rows["model"] == model) & (rows["metric"] == metric) & (rows["cells"] == cells)]
-    return seed_spread(chosen["value"].to_numpy(dtype=np.float64))
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> str:

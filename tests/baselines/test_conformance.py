@@ -83,6 +83,8 @@ def test_a_split_with_a_test_is_refused(name: str) -> None:
 def test_nothing_is_predicted_before_fit(name: str) -> None:
     with pytest.raises(NotFittedError, match="must be fitted before it predicts"):
         make(name).predict(*all_pairs())
+    with pytest.raises(NotFittedError, match="must be fitted before it predicts"):
+        make(name).validation_loss(split())
 
 
 @all_methods
