@@ -132,7 +132,7 @@ def test_a_test_file_is_read_like_its_training_log(write):
         (GOOD.encode("utf-16"), ["UTF-16", "UTF-8"]),
         (b"PAR1" + bytes(20), ["Parquet"]),
         (b"PK\x03\x04rest", ["Excel"]),
-        (gzip.compress(GOOD.encode()), [".gz"]),
+        (gzip.compress(GOOD.encode(), mtime=0), [".gz"]),
         (b"user,item\0rating\n", [", line 1", "zero byte"]),
         (GOOD.encode() + b"M\xfcller,3,4\n", [", line 5", "UTF-8"]),
         (b"user,item,rating,\xfc\n1,2,3,4\n", [", line 1", "byte 0xfc", "UTF-8"]),
