@@ -25,8 +25,8 @@ class ModelConfig(_Settings):
     """The parts of the model and their sizes (symbols of the paper in brackets)."""
 
     decoder: DecoderName = "auto"
-    """p(x|z): `ordinal` (cumulative logit), `categorical` (one probability a level) or `gaussian` (sigmoid mean on
-    the rating range). `auto`: ordinal on rating levels, else gaussian."""
+    """p(x|z): `ordinal` (cumulative logit), `categorical` (one probability a level) or `gaussian` (a mean that is a
+    sigmoid). `auto`: ordinal on rating levels, else gaussian."""
     missing: MissingName = "auto"
     """p(s|x): one slope for all items (`shared`), one each (`per-item`), one weight a rating level (`per-level`),
     a given mechanism (`known`), or none (`ignorable`, which is MIWAE). `auto`: shared with a gaussian decoder, else
@@ -52,6 +52,9 @@ class ModelConfig(_Settings):
     """Standard deviation of q(z|x): one vector for all users (the paper's), or encoded for each."""
     gaussian_variance: Literal["shared", "per-item"] = "shared"
     """Observation variance of the Gaussian decoder."""
+    mean_margin: float = Field(default=0.5, ge=0, le=10)
+    """How far the Gaussian decoder's mean may leave the scale, in rating steps (tenths of a scale without steps): a
+    rating stands for all values that round to it. 0 is the paper's."""
     item_weights: Literal["auto", "variational", "point"] = "auto"
     """Weights of the items, in decoder and exposure: points (the paper's), or with a Gaussian variational posterior and
     learned prior scales. `auto`: variational below 10,000 ratings, where it has the higher held-out bound."""
@@ -188,7 +191,7 @@ class Settings(_Settings):
 _YAHOO_R3 = Settings(
     model=ModelConfig(
         decoder="gaussian", missing="shared", sign="free", estimator="sampled", user_activity=False,
-        latent_size=30, embedding_size=20, code_size=50, posterior_scale="shared",
+        latent_size=30, embedding_size=20, code_size=50, posterior_scale="shared", mean_margin=0,
         exposure_size=0, exposure_sees_taste=False, item_weights="point",
         weight_prior_sd=None, bias_prior_sd=None, exposure_prior_sd=None, selection_prior_sd=None,
     ),

@@ -26,7 +26,7 @@ from mnar_recsys.model.build import build_model
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.tensor_file import read_facts, read_tensors, write_tensors
 
-FORMAT = 1
+FORMAT = 2
 CHECKPOINT = "checkpoint.safetensors"
 _REQUIRED = ("config.json", "vocab.parquet", "ratings.parquet", "weights.safetensors")
 

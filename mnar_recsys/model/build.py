@@ -52,6 +52,7 @@ def _decoder(config: ModelConfig, log: RatingLog) -> Decoder:
             means,
             log.scale,
             initial_sd=max(float(np.std(log.ratings)), 1e-3 * log.scale.half_width),
+            margin=config.mean_margin * (log.scale.step or (log.scale.high - log.scale.low) / 10),
             latent_size=config.latent_size,
             variance=config.gaussian_variance,
             quadrature_nodes=config.quadrature_nodes,

@@ -140,7 +140,7 @@ def test_gaussian_bound_is_the_integrated_likelihood(log: RatingLog, kind: str, 
     z, prior = normal_grid(241)
     t, under_t = normal_grid(401)
     weight, shift = (value.detach().double().numpy() for value in (model.decoder.weight, model.decoder.bias))
-    mean = 1 + 2 * expit(z[:, None] * weight[0, :, 0] + shift[0])  # (G, P)
+    mean = 0.5 + 3 * expit(z[:, None] * weight[0, :, 0] + shift[0])  # (G, P); the scale is 1, 2, 3
     sd = np.broadcast_to(np.exp(model.decoder.log_sd.detach().double().numpy()), 4)
     exact = []
     for row in MATRIX:

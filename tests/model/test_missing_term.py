@@ -247,15 +247,16 @@ def test_quadrature_is_the_mean_over_draws() -> None:
     torch.testing.assert_close(cells.mean, mean)
 
 
-def test_gaussian_log_density_and_bin_masses_are_those_of_scipy() -> None:
+@pytest.mark.parametrize("margin", [0, 0.5, 3])
+def test_gaussian_log_density_and_bin_masses_are_those_of_scipy(margin: float) -> None:
     log = log_of(random_matrix(7, 5, seed=2))
-    decoder = tiny_model(log, decoder="gaussian", gaussian_variance="per-item").decoder
+    decoder = tiny_model(log, decoder="gaussian", gaussian_variance="per-item", mean_margin=margin).decoder
     with torch.no_grad():
         decoder.log_sd.copy_(torch.linspace(-1.5, 0.4, 5))
         z = torch.randn(2, 3, 1, generator=torch.Generator().manual_seed(0))
         cells, grid = decoder.cells(z), decoder.grid()
         natural = z.numpy() * decoder.weight[0, :, 0].numpy() + decoder.bias[0].numpy()
-        mean, sd = 1 + 2 * expit(natural), np.exp(np.linspace(-1.5, 0.4, 5))
+        mean, sd = 1 - margin + (2 + 2 * margin) * expit(natural), np.exp(np.linspace(-1.5, 0.4, 5))
         x = torch.tensor([1.0, 2.0, 3.0, 2.5, -0.5])
         np.testing.assert_allclose(cells.log_prob(x), norm.logpdf(x.numpy(), mean, sd), rtol=1e-4, atol=1e-5)
         masses = cells.mass(grid)
@@ -265,8 +266,8 @@ def test_gaussian_log_density_and_bin_masses_are_those_of_scipy() -> None:
     assert torch.equal(grid.lower[1:], grid.upper[:-1])
     width = (grid.upper - grid.lower).numpy()
     assert width.max() <= 0.5 * np.exp(-1.5) + 1e-6
-    assert grid.lower[0] <= 1 - 4 * np.exp(0.4)
-    assert grid.upper[-1] >= 3 + 4 * np.exp(0.4)
+    assert grid.lower[0] <= 1 - margin - 4 * np.exp(0.4)
+    assert grid.upper[-1] >= 3 + margin + 4 * np.exp(0.4)
     for half in (1.5, 2.5):  # a level's probability is a sum of whole bins
         assert np.abs(grid.upper.numpy() - half).min() < 1e-5
 

@@ -193,7 +193,7 @@ def test_gaussian_cells_follow_the_tilted_normal_of_a_single_draw(missing: str) 
     x = np.linspace(-3, 7, 20_001)
     for place, item in enumerate((0, 2, 3)):
         natural = z * model.decoder.weight[0, item, 0].item() + model.decoder.bias[0, item].item()
-        density = stats.norm.pdf(x, 1 + 2 * expit(natural), 0.45)
+        density = stats.norm.pdf(x, 0.5 + 3 * expit(natural), 0.45)
         if missing == "shared":
             logit = 0.9 * (x - np.nanmean(MATRIX)) / 0.5 + model.missing.item_bias[item].item()
             density = density * (1 - expit(logit))
@@ -233,7 +233,9 @@ def test_linear_gaussian_posterior_is_the_closed_form() -> None:
         posterior_scale="shared",
     )
     encoder = build_model(config, log, 0).encoder
-    decoder = LinearGaussian(torch.zeros(P), scale, initial_sd=sd, latent_size=K, variance="shared", quadrature_nodes=8)
+    decoder = LinearGaussian(
+        torch.zeros(P), scale, initial_sd=sd, margin=0, latent_size=K, variance="shared", quadrature_nodes=8
+    )
     with torch.no_grad():
         decoder.weight.copy_(torch.from_numpy(loadings)[None])
         decoder.bias.copy_(torch.from_numpy(shift)[None])

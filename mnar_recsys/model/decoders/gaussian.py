@@ -1,4 +1,4 @@
-"""Gaussian decoder: mean through a sigmoid scaled to the rating range, variance shared or per item (A.3)."""
+"""Gaussian decoder: mean through a sigmoid scaled to a range, variance shared or per item (A.3)."""
 
 import math
 from typing import Literal
@@ -77,10 +77,16 @@ class _HardDraw(DrawnRatings):
 class GaussianDecoder(Decoder):
     """x_ij | z ~ N(low + (high - low) sigmoid(w_j . z + c_j), sd^2), sd learned.
 
+    [low, high] is the rating scale and ``margin`` on either side. Observed ratings lie about slope * sd^2 above the
+    others (a Gaussian times a rising odds is a shifted Gaussian), so a mean that cannot go below the scale makes a true
+    slope improbable wherever ratings near its end are common.
+
     Parameters
     ----------
     item_means : Tensor
         (P,) starting means of the items in rating points.
+    margin : float
+        Rating points by which the mean may leave the scale; 0 in the paper.
     initial_sd : float
         Starting standard deviation in rating points.
     variance : "shared" or "per-item"
@@ -93,13 +99,16 @@ class GaussianDecoder(Decoder):
         scale: RatingScale,
         *,
         initial_sd: float,
+        margin: float,
         latent_size: int,
         variance: Literal["shared", "per-item"],
         quadrature_nodes: int,
     ) -> None:
-        share = ((item_means - scale.low) / (scale.high - scale.low)).clamp(0.02, 0.98)
+        low, high = scale.low - margin, scale.high + margin
+        share = ((item_means - low) / (high - low)).clamp(0.02, 0.98)
         super().__init__(torch.logit(share)[None, :], latent_size)
         self.scale = scale
+        self.mean_range = (low, high)
         size = len(item_means) if variance == "per-item" else 1
         self.log_sd = nn.Parameter(torch.full((size,), math.log(initial_sd)))
         nodes, weights = gauss_hermite(quadrature_nodes)
@@ -110,19 +119,21 @@ class GaussianDecoder(Decoder):
 
     def distribution(self, natural: Tensor, items: slice | Tensor) -> GaussianRatings:
         """Gaussian of each cell from natural parameters (..., 1, I)."""
-        mean = self.scale.low + (self.scale.high - self.scale.low) * torch.sigmoid(natural.squeeze(-2))
+        low, high = self.mean_range
+        mean = low + (high - low) * torch.sigmoid(natural.squeeze(-2))
         log_sd = self.log_sd if self.log_sd.numel() == 1 else take(self.log_sd, items)
         return GaussianRatings(mean, torch.exp(log_sd), (self.nodes, self.node_weights))
 
     def grid(self) -> Grid:
-        """Bins of at most half a standard deviation that cover four of them beyond the scale.
+        """Bins of at most half a standard deviation that cover four of them beyond the range of the mean.
 
         Half-way marks between levels are edges, so that a level's probability is a sum of bins.
         """
         sd = float(torch.exp(self.log_sd.detach()).max())
         step = self.scale.step or (self.scale.high - self.scale.low) / 10
         share = 2 * math.ceil(step / float(torch.exp(self.log_sd.detach()).min()))
-        margin = math.ceil(4 * sd / step) + 0.5
+        beyond = self.scale.low - self.mean_range[0] + 4 * sd
+        margin = math.ceil(beyond / step) + 0.5
         steps = round((self.scale.high - self.scale.low) / step) + 2 * margin
         edges = self.scale.low + step * (
             torch.arange(round(steps * share) + 1, device=self.log_sd.device) / share - margin
