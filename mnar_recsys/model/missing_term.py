@@ -65,7 +65,7 @@ class MissingTerm(ABC):
         if self.missing.depends_on_rating:
             return self.sum_log_unrated(self.decoder.cells(taste), offset, noise, unrated)
         logit = self.missing.logit(taste, ALL_ITEMS).squeeze(0)
-        return masked_sum(logsigmoid(-_add(logit, offset)), unrated)
+        return masked_sum(logsigmoid(-(logit if offset is None else logit + lift(offset))), unrated)
 
     def _constant(self, batch: UserBatch) -> Tensor:
         """Return the term of a mask that depends on nothing but the item: (B,)."""
@@ -110,11 +110,6 @@ class Sampled(MissingTerm):
         """Sum log(1 - pi(x)) at one draw of every cell."""
         if noise is None:
             raise ValueError("the sampled estimator needs noise")
-        ratings, weights = cells.draw(noise).on_support()
-        logit = (weights * self.missing.logit(ratings, ALL_ITEMS)).sum(-2)
-        return masked_sum(logsigmoid(-_add(logit, offset)), unrated)
+        drawn = cells.draw(noise)
+        return drawn.sum_log_unrated(self.missing.logit(drawn.support, ALL_ITEMS), offset, unrated)
 
-
-def _add(logit: Tensor, offset: Tensor | None) -> Tensor:
-    """Add an offset (S, B) or (S, B, I) to the log-odds of a block of cells (..., I)."""
-    return logit if offset is None else logit + lift(offset)

@@ -53,7 +53,9 @@ def infer(
     with torch.no_grad():
         noise = noise.expand(-1, batch.n_users, -1)
         shape = (len(noise), batch.n_users, model.decoder.n_items)
-        cell_noise = None if cell_generator is None else model.decoder.noise(shape, cell_generator)
+        cell_noise = None
+        if cell_generator is not None and model.missing.depends_on_rating:
+            cell_noise = model.decoder.noise(shape, cell_generator)
         weights, z = model.log_weights(batch, noise, model.estimator(marginal=cell_noise is None), cell_noise)
         cold = torch.from_numpy(batch.counts == 0).to(z.device)
         z = torch.where(cold[:, None], noise, z)

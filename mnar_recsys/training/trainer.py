@@ -163,7 +163,7 @@ class Trainer:
         generator = self._generator("noise", step)
         noise = self._noise(self.config.samples, batch.n_users, generator)
         cell_noise = None
-        if self.sampled:
+        if self.sampled and self.model.missing.depends_on_rating:
             shape = (self.config.samples, batch.n_users, self.log.n_items)
             cell_noise = self.model.decoder.noise(shape, generator)
         self.model.resample_weights(generator)

@@ -1,4 +1,4 @@
-"""The exact missing-entry term: fused kernels against the plain form, quadrature against integrals."""
+"""The missing-entry term: fused kernels against the plain form, quadrature against integrals."""
 
 import itertools
 import math
@@ -14,6 +14,8 @@ from scipy.stats import norm
 
 from mnar_recsys.model.batch import make_batch
 from mnar_recsys.model.decoders import GaussianRatings, LevelRatings, OrdinalRatings, RatingDistribution
+from mnar_recsys.model.decoders.base import DrawnRatings
+from mnar_recsys.model.decoders.level_math import gumbel
 from mnar_recsys.model.quadrature import gauss_hermite
 
 LEVELS = torch.arange(1.0, 6.0).double()
@@ -68,6 +70,26 @@ def test_fused_term_and_its_gradients_are_those_of_the_plain_sum(
     # The generic form that a new decoder inherits agrees too.
     generic = RatingDistribution.sum_log_unrated(cells, table, offset, unrated)
     torch.testing.assert_close(generic, plain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("offset_shape", [None, (3, 2), (3, 2, 4)])
+def test_fused_drawn_term_and_its_gradients_are_those_of_the_soft_one_hot(offset_shape: tuple[int, ...] | None) -> None:
+    logits, table = drawn(3, 2, 5, 4, spread=2.0), drawn(5, 4, spread=2.0, seed=1)
+    offset = drawn(*offset_shape, seed=2) if offset_shape else None
+    unrated = torch.tensor([[1.0, 0, 1, 1], [0, 1, 1, 0]]).double()
+    pull = drawn(3, 2, seed=3).detach()
+    noise = gumbel((3, 2, 5, 4), torch.Generator().manual_seed(4)).double()
+    draws = LevelRatings(logits, LEVELS, 0.5).draw(noise)
+    fused = draws.sum_log_unrated(table, offset, unrated)
+    plain = DrawnRatings.sum_log_unrated(draws, table, offset, unrated)
+    torch.testing.assert_close(fused, plain, rtol=1e-9, atol=1e-9)
+    wanted = [logits, table, *([offset] if offset is not None else [])]
+    for mine, theirs in zip(
+        torch.autograd.grad((fused * pull).sum(), wanted),
+        torch.autograd.grad((plain * pull).sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("offset_shape", [None, (3, 2), (3, 2, 4)])
@@ -292,7 +314,7 @@ def test_gumbel_draws_have_the_level_probabilities() -> None:
         n = 20_000
         with torch.no_grad():
             cells = part.cells(torch.full((n, 1, 1), 0.3))
-            _, weights = cells.draw(part.noise((n, 1, 5), torch.Generator().manual_seed(0))).on_support()
+            weights = cells.draw(part.noise((n, 1, 5), torch.Generator().manual_seed(0))).weights
             p = cells.support_weights[0, 0]
         error = (p * (1 - p) / n).sqrt()
         assert ((weights.mean(0)[0] - p).abs() < 3.5 * error + 1e-4).all()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.indexing import lift, masked_sum, take
@@ -85,14 +86,25 @@ class Grid:
 
 
 class DrawnRatings(ABC):
-    """Reparameterised draws of the ratings of a grid of cells (..., I)."""
+    """Reparameterised draws of the ratings of a grid of cells (..., I), each as weights on support points.
 
+    A hard draw is one point of weight 1; a Gumbel-softmax draw is a soft one-hot over the levels.
+    """
+
+    @property
     @abstractmethod
-    def on_support(self) -> tuple[Tensor, Tensor]:
-        """Return (ratings, weights), each broadcastable to (..., Q, I): a draw as weights on support points.
+    def support(self) -> Tensor:
+        """Ratings of the support points, broadcastable to (..., Q, I), in rating points."""
 
-        A hard draw is one point of weight 1; a Gumbel-softmax draw is a soft one-hot over the levels.
-        """
+    @property
+    @abstractmethod
+    def weights(self) -> Tensor:
+        """Weights of the support points, broadcastable to (..., Q, I)."""
+
+    def sum_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
+        """Sum log(1 - pi) over the cells where ``unrated`` (B, I) is 1, from the logit on the support: (S, B)."""
+        logit = (self.weights * logit).sum(-2)
+        return masked_sum(logsigmoid(-(logit if offset is None else logit + lift(offset))), unrated)
 
 
 class Decoder(nn.Module, ABC):

@@ -69,9 +69,15 @@ class _HardDraw(DrawnRatings):
     def __init__(self, ratings: Tensor) -> None:
         self._ratings = ratings
 
-    def on_support(self) -> tuple[Tensor, Tensor]:
+    @property
+    def support(self) -> Tensor:
+        """The draw itself: (..., 1, I)."""
+        return self._ratings.unsqueeze(-2)
+
+    @property
+    def weights(self) -> Tensor:
         """One point of weight 1."""
-        return self._ratings.unsqueeze(-2), torch.ones((), device=self._ratings.device)
+        return torch.ones((), device=self._ratings.device)
 
 
 class GaussianDecoder(Decoder):

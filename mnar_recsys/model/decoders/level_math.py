@@ -14,7 +14,8 @@ def level_index(ratings: Tensor, levels: Tensor) -> Tensor:
 def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Return standard Gumbel noise."""
     uniform = torch.rand(shape, generator=generator, device=generator.device)
-    return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+    # In place: fresh arrays of this size cost more than the logarithms.
+    return uniform.clamp_(1e-20, 1 - 1e-7).log_().neg_().log_().neg_()
 
 
 def one_minus_pi(table: Tensor, offset: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
-from mnar_recsys.model.decoders.fused import SumLogUnrated
+from mnar_recsys.model.decoders.fused import SumLogUnrated, SumLogUnratedDrawn
 from mnar_recsys.model.decoders.level_math import gumbel, level_index
 
 
@@ -49,17 +49,33 @@ class LevelRatings(RatingDistribution):
 
     def draw(self, noise: Tensor) -> DrawnRatings:
         """Gumbel-softmax draw at the decoder's temperature (Jang et al. 2016)."""
-        return _SoftDraw(torch.softmax((self.logits + noise) / self._temperature, dim=-2), self.support)
+        return _SoftDraw(self.logits, noise, self.support, self._temperature)
 
 
 class _SoftDraw(DrawnRatings):
-    def __init__(self, soft_one_hot: Tensor, support: Tensor) -> None:
-        self._soft_one_hot = soft_one_hot
+    def __init__(self, logits: Tensor, noise: Tensor, support: Tensor, temperature: float) -> None:
+        self._logits = logits
+        self._noise = noise
         self._support = support
+        self._temperature = temperature
 
-    def on_support(self) -> tuple[Tensor, Tensor]:
-        """Return the levels, weighted by a soft one-hot: (R, 1) and (..., R, I)."""
-        return self._support, self._soft_one_hot
+    @property
+    def support(self) -> Tensor:
+        """The levels: (R, 1)."""
+        return self._support
+
+    @property
+    def weights(self) -> Tensor:
+        """A soft one-hot over the levels: (..., R, I)."""
+        return torch.softmax((self._logits + self._noise) / self._temperature, dim=-2)
+
+    def sum_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
+        """Value and gradient in one pass: see ``SumLogUnratedDrawn``."""
+        summed = SumLogUnratedDrawn.apply(  # type: ignore[no-untyped-call]
+            self._logits, self._noise, self._temperature, logit, offset, unrated
+        )
+        assert isinstance(summed, Tensor)  # noqa: S101
+        return summed
 
 
 class CategoricalDecoder(Decoder):
