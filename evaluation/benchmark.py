@@ -27,6 +27,9 @@ from mnar_recsys.data import RatingLog, Split
 from mnar_recsys.errors import DataError, MnarError
 from mnar_recsys.files import atomic_path
 
+Pairs = tuple[NDArray[Any], NDArray[Any]]
+"""Ids of users and of items, (n,) each."""
+
 _FACTS = b"mnar_recsys"
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -69,7 +72,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class CellFit:
-    """What one method with one seed predicts for the n cells of the test."""
+    """What one method with one seed predicts for n pairs, those of the test unless others were asked for."""
 
     model: str
     seed: int
@@ -100,6 +103,7 @@ def run_benchmark(
     folder: Path,
     *,
     jobs: int = 1,
+    pairs: Pairs | None = None,
     on_cell: Callable[[str, int, bool], None] | None = None,
 ) -> tuple[list[CellFit], list[Failure]]:
     """Fit every entry with every seed, or take the cell from ``folder`` if it was fitted to the same data and settings.
@@ -109,11 +113,13 @@ def run_benchmark(
     entries, seeds
         Rows and columns of the benchmark.
     split
-        With an ``mcar_test``, of which methods see the user and item ids only.
+        Methods see it without ``mcar_test``, of which they are given the user and item ids only.
     folder
         Where cells are kept, a Parquet file each, written whole or not at all.
     jobs
         Processes at a time; each uses one thread if there are several.
+    pairs
+        Ids of users and of items to predict, (n,) each; those of the test if left out.
     on_cell
         Called with method, seed and whether the cell was kept from an earlier run.
 
@@ -126,11 +132,10 @@ def run_benchmark(
     Raises
     ------
     DataError
-        If the split has no test.
+        If there are no pairs and the split has no test.
     """
-    if split.mcar_test is None:
-        raise DataError("a benchmark needs a test; the split has no mcar_test")
-    print_of = fingerprint(split)
+    wanted = _pairs_of_test(split) if pairs is None else pairs
+    print_of = fingerprint(split, wanted)
     cells = [(entry, seed) for entry in entries for seed in seeds]
     found: dict[tuple[str, int], CellFit | Failure] = {}
     for entry, seed in cells:
@@ -142,10 +147,15 @@ def run_benchmark(
     to_fit = [(entry, seed) for entry, seed in cells if (entry.name, seed) not in found]
     with worker_pool(jobs) as pool:
         futures: dict[Future[CellFit | Failure], tuple[Entry, int]] = {
-            pool.submit(fit_cell, entry, split, seed, _path(folder, entry, seed), _digest(print_of, entry)): (
+            pool.submit(
+                fit_cell,
                 entry,
+                split.for_training(),
                 seed,
-            )
+                wanted,
+                target=_path(folder, entry, seed),
+                digest=_digest(print_of, entry),
+            ): (entry, seed)
             for entry, seed in to_fit
         }
         for future in as_completed(futures):
@@ -158,20 +168,16 @@ def run_benchmark(
     return fits, [result for result in results if isinstance(result, Failure)]
 
 
-def fit_cell(entry: Entry, split: Split, seed: int, target: Path, digest: str) -> CellFit | Failure:
-    """Fit one method with one seed, write the cell, and return it."""
-    test = split.mcar_test
-    if test is None:
-        raise DataError("a cell needs a test to predict; the split has no mcar_test")
-    users, items = test.users.take(test.rows), test.catalogue.take(test.items)
+def fit_cell(entry: Entry, split: Split, seed: int, pairs: Pairs, *, target: Path, digest: str) -> CellFit | Failure:
+    """Fit one method with one seed to a split without a test, write what it predicts for the pairs, and return it."""
     start = time.perf_counter()
     try:
         method = entry.make(**entry.settings)
-        method.fit(split.for_training(), seed=seed)
+        method.fit(split, seed=seed)
         seconds = time.perf_counter() - start
-        mean = method.predict(users, items)
-        has_levels = method.has_level_probabilities and test.scale.levels is not None
-        levels = method.level_probabilities(users, items) if has_levels else None
+        mean = method.predict(*pairs)
+        has_levels = method.has_level_probabilities and split.mnar_train.scale.levels is not None
+        levels = method.level_probabilities(*pairs) if has_levels else None
     except MnarError as error:
         return Failure(entry.name, seed, str(error))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
@@ -211,8 +217,15 @@ def read_cell(path: Path, digest: str) -> CellFit | None:
         return None
 
 
-def fingerprint(split: Split) -> str:
-    """Return a digest of all ratings, ids and features of a split, by role."""
+def _pairs_of_test(split: Split) -> Pairs:
+    test = split.mcar_test
+    if test is None:
+        raise DataError("a benchmark needs a test or pairs to predict; the split has no mcar_test")
+    return test.users.take(test.rows), test.catalogue.take(test.items)
+
+
+def fingerprint(split: Split, pairs: Pairs | None = None) -> str:
+    """Return a digest of all ratings, ids and features of a split, by role, and of pairs to predict."""
     digest = hashlib.sha256()
     for name in ("mnar_train", "mnar_valid", "mcar_labels", "mcar_test"):
         log: RatingLog | None = getattr(split, name)
@@ -225,6 +238,8 @@ def fingerprint(split: Split) -> str:
         features = [table.values for table in (log.user_features, log.item_features) if table is not None]
         for array in (log.indptr, log.items, log.ratings, *features):
             digest.update(np.ascontiguousarray(array).tobytes())
+    for ids in pairs or ():
+        digest.update("\n".join(map(str, ids.tolist())).encode())
     return digest.hexdigest()
 
 

@@ -1,6 +1,6 @@
 """Ratings cut in two at a threshold: labels, the probability of a positive one, and its errors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -15,6 +15,8 @@ from mnar_recsys.errors import ConfigError, DataError
 
 # Levels such as .1, .2, ... carry rounding errors.
 _SLACK = 1e-9
+LABEL_SCALE = RatingScale(0.0, 1.0, 1.0)
+"""On which a predicted mean is the probability of a 1."""
 
 
 def binarise(log: RatingLog, threshold: float) -> NDArray[np.bool_]:
@@ -27,6 +29,18 @@ def binarise(log: RatingLog, threshold: float) -> NDArray[np.bool_]:
     """
     _check_threshold(log.scale, threshold)
     return np.asarray(log.values >= threshold - _SLACK)
+
+
+def as_labels(log: RatingLog, threshold: float) -> RatingLog:
+    """Return the log with 1 for ratings of at least ``threshold`` and 0 for others, on a scale of these two levels.
+
+    Raises
+    ------
+    ConfigError
+        As ``binarise``.
+    """
+    labels = binarise(log, threshold).astype(np.float32)
+    return replace(log, ratings=labels, scale=LABEL_SCALE, notes=(*log.notes, f"1 stands for {threshold:g} or more"))
 
 
 def positive_probability(scale: RatingScale, level_probabilities: ArrayLike, threshold: float) -> NDArray[np.float64]:

@@ -38,8 +38,9 @@ metric               better
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,7 @@ from numpy.typing import ArrayLike, NDArray
 from evaluation.contributions import require_scored
 from evaluation.evaluate import COLUMNS, cell_masks, check_levels, evaluate
 from evaluation.label_intervals import LabelledPairs, label_intervals
-from evaluation.labels import PositiveMap, binarise, positive_probability
+from evaluation.labels import LABEL_SCALE, PositiveMap, binarise, positive_probability
 from mnar_recsys.checks import check_same_length
 from mnar_recsys.data import RatingLog, Split
 from mnar_recsys.data.split import split_ratings
@@ -72,9 +73,24 @@ class Protocol:
     """Share of the MCAR ratings for validation."""
     mnar_valid_share: float = 0.0
     """Share of the self-selected ratings for validation; 0 leaves that to the method."""
+    headline: tuple[str, ...] = ()
+    """The metrics that go into a table of many methods."""
+
+    def on_labels(self) -> Self:
+        """Return the protocol for logs that hold labels of 0 and 1 instead of ratings (``labels.as_labels``)."""
+        return replace(self, threshold=LABEL_SCALE.high) if self.threshold is not None else self
+
+    def describe(self) -> str:
+        """Return what is scored, in half a sentence."""
+        if self.threshold is None:
+            return f"protocol {self.name}: ratings as they are"
+        of = "labels of 1" if self.threshold == LABEL_SCALE.high else f"ratings of {self.threshold:g} or more"
+        return f"protocol {self.name}: {of} are positive"
 
 
-P1 = Protocol("P1", None, ("mse", "rmse", "mae", "bias"))
+P1 = Protocol(
+    "P1", None, ("mse", "rmse", "mae", "bias"), headline=("mae", "log_likelihood", "marginal_tv", "coverage_90")
+)
 P2 = Protocol(
     "P2",
     3.0,
@@ -90,9 +106,12 @@ P2 = Protocol(
         "f1@10",
         "mse_label",
     ),
+    headline=("auc", "ndcg@5", "recall@5"),
 )
-P3 = Protocol("P3", 4.0, ("auc", "ndcg_pos@5", "recall_pos@5", "nll"), label_share=0.05, mcar_valid_share=0.05)
-P4 = Protocol("P4", 4.0, ("dcg@2", "dcg@4", "dcg@6", "hits@2", "hits@4", "hits@6"), mnar_valid_share=0.1)
+_P3_METRICS = ("auc", "ndcg_pos@5", "recall_pos@5", "nll")
+P3 = Protocol("P3", 4.0, _P3_METRICS, label_share=0.05, mcar_valid_share=0.05, headline=_P3_METRICS)
+_P4_METRICS = ("dcg@2", "dcg@4", "dcg@6", "hits@2", "hits@4", "hits@6")
+P4 = Protocol("P4", 4.0, _P4_METRICS, mnar_valid_share=0.1, headline=_P4_METRICS)
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({protocol.name: protocol for protocol in (P1, P2, P3, P4)})
 
 
@@ -225,6 +244,8 @@ def _probability(
 ) -> NDArray[np.float64] | None:
     if level_probabilities is not None:
         return positive_probability(test.scale, check_levels(test, level_probabilities), threshold)
+    if test.scale == LABEL_SCALE:
+        return test.scale.clip(mean)
     if positive_map is None:
         return None
     if positive_map.threshold != threshold:

@@ -17,7 +17,6 @@ RESULT_COLUMNS = (
     "model", "seed", "cells", "metric", "value", "lower", "upper", "mcar_labels", "fit_seconds", "peak_mb"
 )  # fmt: skip
 _RESAMPLES = 200  # a row; the table's own intervals have more
-HEADLINE_METRICS = ("mae", "auc", "ndcg@5", "recall@5", "log_likelihood", "marginal_tv")
 
 
 def result_rows(fits: Sequence[CellFit], split: Split, protocol: Protocol) -> pd.DataFrame:
@@ -61,15 +60,17 @@ def differences(fits: Sequence[CellFit], split: Split, reference: str, cells: st
     }
 
 
-def summary_table(fits: Sequence[CellFit], rows: pd.DataFrame, split: Split) -> pd.DataFrame:
+def summary_table(fits: Sequence[CellFit], rows: pd.DataFrame, split: Split, protocol: Protocol) -> pd.DataFrame:
     """Return one row a model, best MSE first, as text and numbers ready to print.
 
     Columns: model, MSE on all cells with its interval over users, its standard deviation over seeds, MSE on unseen
-    cells, HEADLINE_METRICS on all cells as means over seeds, MCAR labels read, seconds a fit and peak memory (medians).
+    cells, the headline metrics of P1 and of ``protocol`` on all cells as means over seeds, MCAR labels read,
+    seconds a fit and peak memory (medians).
     """
     everything = mean_squared_errors(fits, split)
     unseen = mean_squared_errors(fits, split, "unseen") if split.unseen.any() else everything
     means = rows[rows["cells"] == "all"].groupby(["model", "metric"])["value"].agg(["mean", "std"])
+    headline = dict.fromkeys((*P1.headline, *protocol.headline))
     lines = []
     for model, interval in everything.items():
         mine = [fit for fit in fits if fit.model == model]
@@ -80,7 +81,7 @@ def summary_table(fits: Sequence[CellFit], rows: pd.DataFrame, split: Split) -> 
             "sd over seeds": float(metrics["std"].get("mse", np.nan)),
             "MSE, unseen cells": f"{unseen[model].value:.3f}",
         }
-        line |= {name: float(metrics["mean"].get(name, np.nan)) for name in HEADLINE_METRICS}
+        line |= {name: float(metrics["mean"].get(name, np.nan)) for name in headline}
         line |= {
             "MCAR labels": mine[0].mcar_labels,
             "seconds": float(np.median([fit.fit_seconds for fit in mine])),

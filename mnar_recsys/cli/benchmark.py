@@ -26,6 +26,20 @@ def benchmark(
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose each method's settings on held-out self-selected ratings first.")
     ] = False,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="P1 (ratings as they are), P2, P3 or P4: how papers split and score; P2 to P4 on labels of 0 and 1."
+        ),
+    ] = "P1",
+    off_policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Also estimate each method's error from held-out ratings weighed by propensities of this kind; auto "
+            "chooses by what there is.",
+            metavar="PROPENSITY",
+        ),
+    ] = None,
     scale: Scale = None,
     duplicates: Duplicates = "error",
     columns: Columns = None,
@@ -37,10 +51,10 @@ def benchmark(
     Each cell (a method with a seed) is fitted in a process of its own and kept in OUT/cells: the same command goes on
     where it stopped. No method sees the test, nor does tuning.
     """
-    from mnar_recsys.cli.benchmark_run import Request, run_benchmark_command
+    from mnar_recsys.cli.benchmark_run import Request, benchmark_split, run_benchmark_command
     from mnar_recsys.cli.reading import check_writable, read_log
     from mnar_recsys.cli.terminal import say
-    from mnar_recsys.data import Split, read_features
+    from mnar_recsys.data import read_features
 
     check_writable(out)
     log = read_log(train, columns=columns, scale=scale, duplicates=duplicates, ids=ids, layout=layout)
@@ -48,9 +62,11 @@ def benchmark(
         log = log.with_features(user_features=read_features(user_features, log.users, "user"))
     if item_features is not None:
         log = log.with_features(item_features=read_features(item_features, log.catalogue, "item"))
-    others = {
-        role: None if path is None else read_log(path, columns=columns, like=log, duplicates=duplicates, layout=layout)
-        for role, path in (("mcar_test", test), ("mcar_labels", mcar_labels))
-    }
-    request = Request(Split(mnar_train=log, **others), out, models, range(seeds), jobs, settings, tune=tune)
+    surveyed, labels = (
+        None if path is None else read_log(path, columns=columns, like=log, duplicates=duplicates, layout=layout)
+        for path in (test, mcar_labels)
+    )
+    assert surveyed is not None  # noqa: S101
+    split, scored = benchmark_split(protocol, log, surveyed, labels)
+    request = Request(split, scored, out, models, range(seeds), jobs, settings, tune=tune, off_policy=off_policy)
     say(run_benchmark_command(request))

@@ -10,8 +10,9 @@ import pandas as pd
 
 from baselines.registry import BASELINES
 from evaluation.benchmark import CellFit
-from evaluation.benchmark_plots import compare_marginals, level_calibration, ranking_chart
+from evaluation.benchmark_plots import compare_marginals, level_calibration, propensity_calibration, ranking_chart
 from evaluation.intervals import Interval
+from evaluation.propensity_table import fit_propensities, propensity_summary
 from evaluation.reliability import level_reliability
 from evaluation.report import Section, facts_table, write_report
 from evaluation.tables import differences, mean_squared_errors
@@ -38,7 +39,7 @@ def write_benchmark_report(run: "BenchmarkRun", path: Path) -> None:
             f"to give, scored on {_n_test(run):,} that were collected at random. Lowest mean squared error: {best}, "
             f"{errors[best]}."
         ),
-        sections=[*sections, _methods(run), _facts(run)],
+        sections=[*sections, *_off_policy(run, errors), *_propensities(run), _methods(run), _facts(run)],
     )
 
 
@@ -62,7 +63,7 @@ def _ranking(run: "BenchmarkRun", errors: Mapping[str, Interval]) -> Section:
 def _table(run: "BenchmarkRun") -> Section:
     text = (
         "Errors are in squared rating points, averaged over the seeds before people are resampled. The other metrics "
-        "are means over the seeds on all test cells; ranking metrics count a rating of 3 or more as positive. Test "
+        f"are means over the seeds on all test cells ({run.request.protocol.describe()}). Test "
         f"cells that are also in the training log: {run.request.split.n_seen:,}; the unseen ones are scored apart."
     )
     if run.failures:
@@ -107,6 +108,37 @@ def _calibration(run: "BenchmarkRun", errors: Mapping[str, Interval]) -> Section
     table = level_reliability(test.scale.levels, test.scale.level_index(test.ratings), fit.levels)
     text = f"Where {name} gives a rating a probability of 30 %, does it come in 30 of 100 cases? First seed."
     return Section("Are the probabilities honest?", text, level_calibration(table))
+
+
+def _off_policy(run: "BenchmarkRun", errors: Mapping[str, Interval]) -> list[Section]:
+    from mnar_recsys.cli.benchmark_run import off_policy_text
+
+    if run.off_policy is None:
+        return []
+    values = {name: interval.value for name, interval in errors.items()}
+    text = off_policy_text(run.off_policy, values)
+    return [Section("What could be known without random ratings", text, table=run.off_policy.table(values))]
+
+
+def _propensities(run: "BenchmarkRun") -> list[Section]:
+    fits, left_out = fit_propensities(run.request.split)
+    text = (
+        "Methods that weigh ratings by 1 / propensity are as good as their propensities. Effective ratings: so many of "
+        "equal weight would be as informative. Weights of right propensities sum to the number of cells. Imbalance: "
+        "the largest difference of a covariate's weighted mean from that of all cells, in standard deviations; above "
+        "0.1 is much. Calibration error: mean gap between predicted propensity and share rated, for models that know "
+        "unrated cells. "
+        "None of this sees whether what people thought of an item made them rate it."
+    )
+    text += "".join(f"\n\nLeft out: {name} ({reason})." for name, reason in left_out.items())
+    sections = [Section("Can the propensities be trusted?", text, table=propensity_summary(fits))]
+    tables = {name: fit.calibration for name, fit in fits.items() if fit.calibration is not None and name != "uniform"}
+    if not tables:
+        return sections
+    name, table = min(tables.items(), key=lambda item: fits[item[0]].worst_balance)
+    figure = propensity_calibration(table["predicted"], table["observed"], table["n"])
+    warnings = " ".join(fits[name].overlap.warnings()) or "No warning about overlap."
+    return [*sections, Section(f"Propensities that balance best: {name}", warnings, figure)]
 
 
 def _methods(run: "BenchmarkRun") -> Section:

@@ -112,4 +112,3 @@ class Sampled(MissingTerm):
             raise ValueError("the sampled estimator needs noise")
         drawn = cells.draw(noise)
         return drawn.sum_log_unrated(self.missing.logit(drawn.support, ALL_ITEMS), offset, unrated)
-

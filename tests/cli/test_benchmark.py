@@ -90,6 +90,8 @@ def test_labels_that_are_in_the_test_are_refused(cli: Cli, world: Path, tmp_path
         (("--models", ","), "--models must be all or names of"),
         (("--settings", "absent.json"), "absent.json: cannot be read"),
         (("--seeds", "0"), "seeds"),
+        (("--protocol", "P9"), "--protocol must be one of P1, P2, P3, P4; found 'P9'"),
+        (("--off-policy", "nonsense"), "propensity must be one of .*; found 'nonsense'"),
     ],
 )
 def test_wrong_options_get_one_line(
@@ -118,3 +120,61 @@ def test_tuning_writes_settings_that_a_later_run_takes(cli: Cli, world: Path, tm
         "--settings", tmp_path / "b" / "settings.json",
     )  # fmt: skip
     assert again.code == 0
+
+
+LABEL_PROTOCOLS = {"P2": (3, {"auc", "ndcg@5"}), "P3": (4, {"ndcg_pos@5", "nll"}), "P4": (4, {"dcg@6", "hits@6"})}
+
+
+@pytest.mark.parametrize("protocol", LABEL_PROTOCOLS)
+def test_label_protocols_train_and_score_on_labels(cli: Cli, world: Path, tmp_path: Path, protocol: str) -> None:
+    threshold, metrics = LABEL_PROTOCOLS[protocol]
+    models = "constant_train,mf_snips" if protocol != "P3" else "constant_train,constant_mcar"
+    done = cli(
+        "benchmark", *files_of(world), "--protocol", protocol, "--models", models, "--seeds", 1, "--out", tmp_path
+    )
+    assert done.code == 0, done.err
+    rows = pd.read_csv(tmp_path / "results.csv")
+    assert metrics <= set(rows["metric"])
+    test, train = pd.read_csv(world / "test.csv"), pd.read_csv(world / "train.csv")
+    share = (train["rating"] >= threshold).mean()
+    constant = rows[(rows["model"] == "constant_train") & (rows["cells"] == "all")].set_index("metric")["value"]
+    if protocol == "P2":  # the whole survey is the test
+        assert constant["mse"] == pytest.approx(((test["rating"] >= threshold) - share).pow(2).mean())
+        assert constant["mse_label"] == pytest.approx(constant["mse"])
+    if protocol == "P3":  # a twentieth of the survey may be trained on
+        labels = dict(zip(rows["model"], rows["mcar_labels"], strict=True))
+        assert labels == {"constant_train": 0, "constant_mcar": int(0.05 * len(test))}
+    assert constant["mse"] < 1
+    assert "labels of 1 are positive" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+def test_p3_draws_its_own_labels(cli: Cli, world: Path, tmp_path: Path) -> None:
+    labels = ("--mcar-labels", world / "mcar_labels.csv")
+    done = cli("benchmark", *files_of(world), *labels, "--protocol", "P3", "--out", tmp_path)
+    assert "P3 draws its labels from --test; found --mcar-labels as well" in done.error()
+
+
+def test_errors_are_estimated_without_the_test(cli: Cli, world: Path, tmp_path: Path) -> None:
+    call = ("benchmark", *files_of(world), "--models", "constant_train,bias,mf", "--seeds", 1, "--off-policy", "auto")
+    done = cli(*call, "--out", tmp_path / "b")
+    assert done.code == 0, done.err
+    table = (tmp_path / "b" / "table.md").read_text(encoding="utf-8")
+    assert "| held out, as it is | IPS | SNIPS | DR |" in table
+    assert "propensities (user_item_popularity)" in table
+    assert "Rank correlation with the MSE on the test: held out, as it is" in table
+    page = (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
+    assert "What could be known without random ratings" in page
+    assert "Can the propensities be trusted?" in page
+    # Another test changes nothing of what is estimated.
+    other = tmp_path / "other.csv"
+    pd.read_csv(world / "test.csv").iloc[::2].to_csv(other, index=False)
+    again = cli(
+        "benchmark", "--train", world / "train.csv", "--test", other, *call[5:], "--out", tmp_path / "c"
+    )  # fmt: skip
+    assert again.code == 0, again.err
+    mine, theirs = (
+        re.findall(r"^\| bias \| \d\.\d+ \| (\d.*)$", text, re.MULTILINE)
+        for text in (table, (tmp_path / "c" / "table.md").read_text(encoding="utf-8"))
+    )
+    assert len(mine) == 1
+    assert mine == theirs

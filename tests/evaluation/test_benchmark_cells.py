@@ -23,7 +23,10 @@ def split() -> Split:
 
 
 def fit(entry: Entry, split: Split, folder: Path, seed: int = 0) -> CellFit:
-    result = fit_cell(entry, split, seed, folder / f"{entry.name}.parquet", "digest")
+    test = split.mcar_test
+    pairs = test.users.take(test.rows), test.catalogue.take(test.items)
+    target = folder / f"{entry.name}.parquet"
+    result = fit_cell(entry, split.for_training(), seed, pairs, target=target, digest="digest")
     assert isinstance(result, CellFit)
     return result
 
@@ -71,7 +74,8 @@ class Spy(Baseline):
 
 
 def test_no_method_is_handed_the_test(split: Split, tmp_path: Path) -> None:
-    np.testing.assert_array_equal(fit(Entry("spy", Spy), split, tmp_path).mean, 3.0)
+    (found,), _ = run_benchmark([Entry("spy", Spy)], split, [0], tmp_path)
+    np.testing.assert_array_equal(found.mean, 3.0)
     assert np.isfinite(run_trial(Entry("spy", Spy), {}, split.for_training().hold_out(0.1, seed=0)).loss)
 
 
@@ -92,6 +96,16 @@ def test_a_method_that_cannot_be_fitted_fails_in_the_open(split: Split, tmp_path
 def test_a_benchmark_needs_a_test(split: Split, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no mcar_test"):
         run_benchmark([], split.for_training(), [0], tmp_path)
+
+
+def test_other_pairs_than_the_test_can_be_predicted(split: Split, tmp_path: Path) -> None:
+    log = split.mnar_train
+    entries = [Entry("bias", BiasBaseline)]
+    for users, items in (([0, 1], [2, 3]), ([1, 0], [2, 3])):
+        pairs = log.users.take(np.array(users)), log.catalogue.take(np.array(items))
+        (found,), _ = run_benchmark(entries, split.for_training(), [0], tmp_path, pairs=pairs)
+        expected = BiasBaseline().fit(split.for_training(), seed=0).predict(*pairs)
+        np.testing.assert_array_equal(found.mean, expected)
 
 
 def test_cells_survive_the_disk_and_damaged_ones_are_fitted_again(tmp_path: Path) -> None:
