@@ -67,6 +67,9 @@ class ModelConfig(_Settings):
     selection_prior_sd: float | None = Field(default=0.5, gt=0)
     """Where a sign is stated: standard deviation of the log of the selection between the ends of the scale, whose prior
     median is 1.2 nats (.3 a star). On small logs it decides where the ratings do not."""
+    survey_could_be_rated: bool = True
+    """Whether people asked in a survey could have rated these items by choice, and did not; false where they were asked
+    before the log began, or about what was not on offer."""
     gumbel_temperature: float = Field(default=0.5, gt=0)
     """Temperature of the Gumbel-softmax draws of the sampled estimator on levels."""
     quadrature_nodes: int = Field(default=8, ge=2, le=64)

@@ -26,7 +26,9 @@ def selection_by_level(fitted: FittedModel) -> dict[float, float]:
 
 def model_card(fitted: FittedModel) -> str:
     """Return the card as Markdown."""
-    log, settings = fitted.log, fitted.settings
+    log, settings = fitted.log.chosen, fitted.settings
+    n_surveyed = fitted.log.n_ratings - log.n_ratings
+    survey = f"\n{n_surveyed:,} randomly collected ratings (MCAR labels) beside them." if n_surveyed else ""
     density = log.n_ratings / (log.n_users * log.n_items)
     selection = "\n".join(f"| {rating:g} | {value:+.2f} |" for rating, value in selection_by_level(fitted).items())
     model = "\n".join(f"- {key}: {value}" for key, value in settings.model.model_dump(mode="json").items())
@@ -37,7 +39,7 @@ def model_card(fitted: FittedModel) -> str:
 ## Data
 
 {log.n_ratings:,} ratings of {log.n_items:,} items by {log.n_users:,} users ({density:.2%} of all cells),
-{log.scale.describe()}; mean of the given ratings {float(np.mean(log.ratings)):.3f}.
+{log.scale.describe()}; mean of the given ratings {float(np.mean(log.ratings)):.3f}.{survey}
 
 ## Selection
 

@@ -7,7 +7,7 @@ the folder because predictions are conditional on them.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def _digest(log: RatingLog, settings: dict[str, Any], seed: int) -> str:
     digest.update(json.dumps([seed, log.scale.to_dict()]).encode())
     for vocabulary in (log.users, log.catalogue):
         digest.update("\n".join(map(str, vocabulary.ids.tolist())).encode())
-    for array in (log.indptr, log.items, log.ratings):
+    for array in (log.indptr, log.items, log.ratings, *([] if log.surveyed is None else [log.surveyed])):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -71,7 +71,8 @@ def write_data(folder: Path, log: RatingLog, settings: Settings, seed: int) -> N
     with atomic_path(folder / "vocab.parquet") as path:
         pq.write_table(_vocab_table(log), path)
     with atomic_path(folder / "ratings.parquet") as path:
-        pq.write_table(pa.table({"user": log.rows, "item": log.items, "rating": log.ratings}), path)
+        columns = {"user": log.rows, "item": log.items, "rating": log.ratings}
+        pq.write_table(pa.table(columns if log.surveyed is None else {**columns, "surveyed": log.surveyed}), path)
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
@@ -164,13 +165,17 @@ def _read_log(folder: Path, scale: RatingScale) -> RatingLog:
         }
         ratings = pq.read_table(folder / "ratings.parquet")
         users, items, values = (ratings.column(name).to_numpy() for name in ("user", "item", "rating"))
-        return RatingLog.from_arrays(
+        log = RatingLog.from_arrays(
             ids["user"].take(users),
             ids["item"].take(items),
             values,
             scale=scale,
             user_ids=ids["user"],
             catalogue=ids["item"],
+        )
+        # The rows stand in the order of the log.
+        return (
+            replace(log, surveyed=ratings.column("surveyed").to_numpy()) if "surveyed" in ratings.column_names else log
         )
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, IndexError, MnarError) as error:
         raise ModelFolderError(

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mnar_recsys.checks import check_same_length
 from mnar_recsys.config import Settings, preset
-from mnar_recsys.data import RatingLog
+from mnar_recsys.data import RatingLog, add_survey
 from mnar_recsys.errors import ConfigError, DataError, ModelFolderError, NotFittedError
 from mnar_recsys.files import write_text
 from mnar_recsys.model.build import build_model
@@ -57,6 +57,7 @@ class MNARRecommender:
         self,
         log: RatingLog,
         *,
+        labels: RatingLog | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
         resume: bool = False,
@@ -68,6 +69,9 @@ class MNARRecommender:
         ----------
         log : RatingLog
             Self-selected ratings.
+        labels : RatingLog, optional
+            Ratings of pairs that were drawn at random, if there are some: they say what people think of what they do
+            not rate. Never those that the fit will be judged on.
         seed : int
             Fixes starting weights, batches, noise and held-out users.
         folder : path, optional
@@ -89,6 +93,8 @@ class MNARRecommender:
             If the bound stops being finite; the folder keeps the last checkpoint.
         """
         path = None if folder is None else Path(folder)
+        if labels is not None:
+            log = add_survey(log, labels)
         settings = self.settings.resolve(has_levels=log.scale.levels is not None, n_ratings=log.n_ratings)
         print_of = fingerprint(log, settings, seed)
         if path is not None and resume and not (path / CHECKPOINT).exists():

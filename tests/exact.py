@@ -36,8 +36,11 @@ class Enumeration:
     """(G, P, R) P(s_j = 1 | x_j = level r, z)"""
     levels: Array
 
-    def table(self, row: ArrayLike) -> Array:
-        """p(z) p(x_obs, x_mis, s | z) for every completion of a row (nan: unrated): (G, R, ..., R), an axis a gap."""
+    def table(self, row: ArrayLike, surveyed: ArrayLike = (), *, could_be_rated: bool = True) -> Array:
+        """p(z) p(x_obs, x_mis, s | z) for every completion of a row (nan: unrated): (G, R, ..., R), an axis a gap.
+
+        Known ratings at ``surveyed`` were not given by choice: s = 0, or nothing at all if they could not be.
+        """
         row = np.asarray(row, dtype=float)
         gaps = np.flatnonzero(np.isnan(row))
         n_levels = len(self.levels)
@@ -49,13 +52,16 @@ class Enumeration:
             term = self.prior.copy()
             for j, level in enumerate(complete):
                 rated = self.pi[:, j, level]
-                term = term * self.p[:, j, level] * (1 - rated if j in gaps else rated)
+                mask = rated if j not in gaps else 1 - rated
+                if j in np.asarray(surveyed):
+                    mask = 1 - rated if could_be_rated else 1.0
+                term = term * self.p[:, j, level] * mask
             table[(slice(None), *filling)] = term
         return table
 
-    def log_evidence(self, row: ArrayLike) -> float:
+    def log_evidence(self, row: ArrayLike, surveyed: ArrayLike = (), *, could_be_rated: bool = True) -> float:
         """Log p(x_obs, s)."""
-        return float(np.log(self.table(row).sum()))
+        return float(np.log(self.table(row, surveyed, could_be_rated=could_be_rated).sum()))
 
     def posterior(self, row: ArrayLike) -> Array:
         """p(z | x_obs, s) on the grid: (G,)."""

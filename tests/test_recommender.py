@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from mnar_recsys import MNARRecommender, RatingLog
 from mnar_recsys.data import RatingScale
 from mnar_recsys.errors import ConfigError, DataError, ModelFolderError, NotFittedError
+from mnar_recsys.prediction.cells import RATED, UNRATED
 from mnar_recsys.training import BoundTerms, Trainer
 
 SMALL: dict[str, Any] = {
@@ -320,3 +322,39 @@ def test_a_prediction_depends_on_neither_order_nor_company(request: pytest.Fixtu
             np.testing.assert_allclose(getattr(first, name), getattr(together, name)[..., :1], rtol=1e-4, atol=1e-5)
 
     check()
+
+
+def test_labels_are_fitted_kept_and_known_to_the_loaded_model(
+    tmp_path: Path, log: RatingLog, fitted: MNARRecommender
+) -> None:
+    labels = log_of(random_matrix(50, 8, seed=6, density=0.1))
+    folder = tmp_path / "model"
+    model = MNARRecommender(**SMALL).fit(log, labels=labels, seed=0, folder=folder)
+    assert model.fitted.log.n_ratings > log.n_ratings
+    assert not same(weights(model), weights(fitted))
+    loaded = MNARRecommender.load(folder)
+    np.testing.assert_array_equal(loaded.fitted.log.surveyed, model.fitted.log.surveyed)
+    users, items = labels.users.take(labels.rows), labels.catalogue.take(labels.items)
+    np.testing.assert_array_equal(loaded.predict(users, items), model.predict(users, items))
+    again = MNARRecommender(**SMALL).fit(log, labels=labels, seed=0, folder=folder, resume=True)
+    assert same(weights(again), weights(model))
+    with pytest.raises(ModelFolderError, match="no checkpoint"):  # the same ratings, but not the same labels
+        MNARRecommender(**SMALL).fit(log, seed=0, folder=folder, resume=True)
+    assert "randomly collected ratings (MCAR labels)" in (folder / "card.md").read_text(encoding="utf-8")
+
+
+def test_a_label_tells_of_its_person_but_its_cell_was_not_rated_by_choice(log: RatingLog) -> None:
+    labels = log_of(random_matrix(50, 8, seed=6, density=0.1))
+    model = MNARRecommender(**SMALL).fit(log, labels=labels, seed=0)
+    both = model.fitted.log
+    place = int(np.flatnonzero(both.surveyed)[0])
+    user, item = both.users.ids[both.rows[place]], both.catalogue.ids[both.items[place]]
+    changed = both.ratings.copy()
+    changed[place] = 4 - changed[place] if changed[place] != 2 else 3
+    other = model.condition_on(replace(both, ratings=changed))
+    elsewhere = np.setdiff1d(both.catalogue.ids, [item])
+    assert not np.array_equal(model.predict([user] * 7, elsewhere), other.predict([user] * 7, elsewhere))
+    # Its own cell is predicted as an unrated one: lower than a rated one where people rate what they like.
+    as_rated = model.condition_on(replace(both, surveyed=np.zeros(both.n_ratings, dtype=bool)))
+    assert model.predictor._status(both.rows[[place]], both.items[[place]]) == UNRATED
+    assert as_rated.predictor._status(both.rows[[place]], both.items[[place]]) == RATED

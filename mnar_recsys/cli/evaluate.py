@@ -24,17 +24,18 @@ def evaluate(
     import pyarrow as pa
 
     from mnar_recsys.cli.reading import load_model, read_log
-    from mnar_recsys.cli.scoring import results_text, score_model
+    from mnar_recsys.cli.scoring import refuse_training_labels, results_text, score_model
     from mnar_recsys.prediction.export import check_target, write_tables
 
     if out is not None:
         check_target(out)
     recommender = load_model(model)
     log = read_log(test, columns=columns, like=recommender.fitted.log, duplicates=duplicates, layout=layout)
+    n_labels = refuse_training_labels(recommender.fitted.log, log, test)
     scored = score_model(recommender, log)
     say(results_text(scored.results))
-    say(f"\nMCAR labels used in training: 0. {scored.remarks}")
+    say(f"\nMCAR labels used in training: {n_labels:,}. {scored.remarks}")
     if out is not None:
-        results = scored.results.assign(mcar_labels=0)
+        results = scored.results.assign(mcar_labels=n_labels)
         write_tables(out, [pa.Table.from_pandas(results, preserve_index=False)])
         note(f"{out}: {len(results):,} rows")

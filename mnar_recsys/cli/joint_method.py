@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Baseline
+from baselines.base import Baseline, require_labels
 from mnar_recsys.data import Split
 from mnar_recsys.prediction import UNKNOWN, Predictions
 from mnar_recsys.recommender import MNARRecommender
@@ -19,17 +19,26 @@ class JointMethod(Baseline):
     ----------
     preset
         ``"default"`` or ``"yahoo-r3"``.
+    labels
+        Whether to train on the split's MCAR labels as well.
     **changes
         Settings that differ, as of ``MNARRecommender``.
     """
 
     has_level_probabilities = True
 
-    def __init__(self, preset: str = "default", **changes: Any) -> None:
+    def __init__(self, preset: str = "default", *, labels: bool = False, **changes: Any) -> None:
         self.recommender = MNARRecommender(preset, **changes)
+        self.labels = labels
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the labels are in the likelihood."""
+        return self.labels
 
     def _fit(self, split: Split, seed: int) -> None:
-        self.recommender.fit(split.mnar_train, seed=seed)
+        labels = require_labels(split, "mnar_labels") if self.labels else None
+        self.recommender.fit(split.mnar_train, labels=labels, seed=seed)
 
     def _predict(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
         return self._predictions(rows, columns).mean.astype(np.float64)
@@ -55,5 +64,6 @@ JOINT_METHODS: Mapping[str, Mapping[str, Any]] = {
     "notmiwae_gaussian": _PAPER,
     "notmiwae_categorical": _PAPER | {"decoder": "categorical"},
     "mnar": {},
+    "mnar_labels": {"labels": True},
 }
 """Name of a row to the settings of its ``JointMethod``."""

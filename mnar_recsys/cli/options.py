@@ -28,6 +28,18 @@ Scale = Annotated[
     str | None,
     typer.Option(help="Rating scale: low,high or low,high,step or low,high,real; inferred if left out.", metavar="L,H"),
 ]
+KnownPropensities = Annotated[
+    str | None,
+    typer.Option(
+        help="Known P(rated | rating), linear in the log-odds between; implies --missing known.", metavar="1=.02,5=.1"
+    ),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Any other setting; repeat for more. The model's card.md lists them.", metavar="KEY=VALUE"
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 ModelFolder = Annotated[Path, typer.Argument(help="Model folder that `train` wrote.", metavar="MODEL")]
 

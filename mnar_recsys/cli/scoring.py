@@ -1,6 +1,7 @@
 """Predicting a test log and scoring the predictions."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from evaluation.evaluate import evaluate
 from mnar_recsys.cli.progress import progress
 from mnar_recsys.cli.terminal import interval, table
 from mnar_recsys.data import RatingLog, Split
+from mnar_recsys.errors import DataError
 from mnar_recsys.recommender import MNARRecommender
 
 _PAIRS_AT_ONCE = 50_000
@@ -50,6 +52,23 @@ class Scored:
     remarks: str
 
 
+def refuse_training_labels(trained_on: RatingLog, test: RatingLog, path: Path) -> int:
+    """Return how many MCAR labels a model was trained on; raise DataError if one of them is in the test."""
+    if trained_on.surveyed is None:
+        return 0
+    rows, items = (
+        trained_on.users.index(test.users.ids)[test.rows],
+        trained_on.catalogue.index(test.catalogue.ids)[test.items],
+    )
+    cells = np.where((rows < 0) | (items < 0), -1, rows * trained_on.n_items + items)
+    shared = int(np.isin(cells, trained_on.cells[trained_on.surveyed]).sum())
+    if shared:
+        raise DataError(
+            f"{path}: must hold no rating that the model was trained on as an MCAR label; found {shared}. Remove them"
+        )
+    return int(trained_on.surveyed.sum())
+
+
 def predict_test(recommender: MNARRecommender, test: RatingLog, label: str = "predicting") -> TestPredictions:
     """Predict mean, 5 % and 95 % quantile and, on a level scale, level probabilities of every test cell."""
     users, items = test.users.take(test.rows), test.catalogue.take(test.items)
@@ -76,7 +95,7 @@ def predict_test(recommender: MNARRecommender, test: RatingLog, label: str = "pr
 def score_model(recommender: MNARRecommender, test: RatingLog, label: str = "predicting") -> Scored:
     """Predict and score a test log on unseen cells and on all."""
     predicted = predict_test(recommender, test, label)
-    split = Split(mnar_train=recommender.fitted.log, mcar_test=test)
+    split = Split(mnar_train=recommender.fitted.log.chosen, mcar_test=test)
     results = evaluate(
         test,
         predicted.mean,

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from mnar_recsys.cli.options import (
+    Assignments,
     Columns,
     Duplicates,
     Ids,
+    KnownPropensities,
     Layout,
     Scale,
     Seed,
@@ -34,18 +36,11 @@ def train(
     sign: Annotated[
         Sign | None, typer.Option(help="Direction of selection; positive: people tend to rate what they like.")
     ] = None,
-    known_propensities: Annotated[
-        str | None,
-        typer.Option(
-            help="Known P(rated | rating), linear in the log-odds between; implies --missing known.",
-            metavar="1=.02,5=.1",
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Any other setting; repeat for more. The model's card.md lists them.", metavar="KEY=VALUE"
-        ),
+    known_propensities: KnownPropensities = None,
+    settings: Assignments = None,
+    mcar_labels: Annotated[
+        Path | None,
+        typer.Option(help="Randomly collected ratings to train on as well; never those you will evaluate on."),
     ] = None,
     items: Annotated[
         Path | None, typer.Option(help="File with a column item: all items on offer, rated or not.")
@@ -78,4 +73,7 @@ def train(
     log = read_log(ratings, columns=columns, scale=scale, duplicates=duplicates, ids=ids, layout=layout)
     if items is not None:
         log = read_catalogue(items, log)
-    say(fit_to_folder(chosen, log, out, seed=seed, resume=resume))
+    labels = None
+    if mcar_labels is not None:
+        labels = read_log(mcar_labels, columns=columns, like=log, duplicates=duplicates, layout=layout)
+    say(fit_to_folder(chosen, log, out, labels=labels, seed=seed, resume=resume))

@@ -28,14 +28,18 @@ _SAMPLED_CELLS = 5000
 _POSTERIOR_CELLS = 20_000_000
 
 
-def fit_to_folder(settings: Settings, log: RatingLog, out: Path, *, seed: int, resume: bool) -> str:
+def fit_to_folder(
+    settings: Settings, log: RatingLog, out: Path, *, labels: RatingLog | None = None, seed: int, resume: bool
+) -> str:
     """Fit, write the model folder, warn of what is doubtful, and return a summary of the fit."""
     start = time.perf_counter()
     note(f"training on {log.n_ratings:,} ratings of {log.n_items:,} items by {log.n_users:,} users")
+    if labels is not None:
+        note(f"and on {labels.n_ratings:,} randomly collected ratings (MCAR labels), mean {labels.values.mean():.3f}")
     recommender = MNARRecommender(settings)
     try:
         with training_progress("training", settings) as on_step:
-            recommender.fit(log, seed=seed, folder=out, resume=resume, on_step=on_step)
+            recommender.fit(log, labels=labels, seed=seed, folder=out, resume=resume, on_step=on_step)
     except KeyboardInterrupt as interrupt:
         raise InterruptedRunError(_what_is_left(out)) from interrupt
     finally:
@@ -110,7 +114,7 @@ def _summary(recommender: MNARRecommender, out: Path, seconds: float) -> str:
     unrated, error = mean_of_unrated(recommender.predictor)
     lines = [
         ("training", stopping(fitted)),
-        ("mean of the given ratings", f"{fitted.log.values.mean():.3f}"),
+        ("mean of the given ratings", f"{fitted.log.chosen.values.mean():.3f}"),
         ("mean of the unrated cells", f"{unrated:.3f} as predicted (standard error {error:.3f}, a sample of cells)"),
         ("time", f"{seconds:.0f} s"),
         ("peak memory", f"{peak_megabytes():,.0f} MB"),

@@ -31,6 +31,8 @@ class RatingMatrix:
         The original ids of the N users and the P items.
     scale : RatingScale
     timestamps : float64 array, (n,), or None
+    surveyed : bool array, (n,), or None
+        Where a rating was collected at random instead of given by choice (see ``add_survey``); None where none was.
     user_features, item_features : FeatureTable or None
         Rows in the order of ``users`` and of ``catalogue``.
     notes : tuple of str
@@ -44,6 +46,7 @@ class RatingMatrix:
     catalogue: Vocabulary
     scale: RatingScale
     timestamps: NDArray[np.float64] | None = None
+    surveyed: NDArray[np.bool_] | None = None
     user_features: FeatureTable | None = None
     item_features: FeatureTable | None = None
     notes: tuple[str, ...] = ()
@@ -53,6 +56,7 @@ class RatingMatrix:
         self._freeze("items", np.int32)
         self._freeze("ratings", np.float32)
         self._freeze("timestamps", np.float64)
+        self._freeze("surveyed", np.bool_)
         object.__setattr__(self, "notes", tuple(self.notes))
         self._check_rows()
         self._check_features()
@@ -69,8 +73,9 @@ class RatingMatrix:
         n_ratings = len(self.ratings)
         if len(self.indptr) != len(self.users) + 1 or self.indptr[0] != 0 or self.indptr[-1] != n_ratings:
             raise DataError(f"indptr must have {len(self.users) + 1} entries from 0 to {n_ratings}")
-        if len(self.items) != n_ratings or (self.timestamps is not None and len(self.timestamps) != n_ratings):
-            raise DataError(f"items and timestamps must have one entry for each of {n_ratings} ratings")
+        parallel = (self.items, self.timestamps, self.surveyed)
+        if any(values is not None and len(values) != n_ratings for values in parallel):
+            raise DataError(f"items, timestamps and surveyed must have one entry for each of {n_ratings} ratings")
         if n_ratings and (self.items.min() < 0 or self.items.max() >= len(self.catalogue)):
             raise DataError(f"items must be from 0 to {len(self.catalogue) - 1}")
         rises = np.diff(self.items) > 0
@@ -112,6 +117,11 @@ class RatingMatrix:
     def cells(self) -> NDArray[np.int64]:
         """Each rating's cell number, user index * P + item index, (n,), rising."""
         return self.rows.astype(np.int64) * self.n_items + self.items
+
+    @property
+    def chosen(self) -> Self:
+        """The log of the ratings given by choice: without those of a survey."""
+        return self if self.surveyed is None else replace(self.select_ratings(~self.surveyed), surveyed=None)
 
     def __repr__(self) -> str:
         counts = f"{self.n_ratings} ratings, {self.n_users} users, {self.n_items} items"
@@ -174,6 +184,7 @@ class RatingMatrix:
             items=self.items[entries],
             ratings=self.ratings[entries],
             timestamps=None if self.timestamps is None else self.timestamps[entries],
+            surveyed=None if self.surveyed is None else self.surveyed[entries],
             **changes,
         )
 

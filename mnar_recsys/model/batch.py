@@ -29,13 +29,15 @@ class _Bucket:
 class UserBatch:
     """The ratings of B users as n pairs, sorted by row.
 
-    ``rows`` (n,) in 0..B-1, ``items`` (n,) in 0..P-1, ``ratings`` (n,) in rating points, ``counts`` (B,) on the CPU.
+    ``rows`` (n,) in 0..B-1, ``items`` (n,) in 0..P-1, ``ratings`` (n,) in rating points, ``counts`` (B,) on the CPU;
+    ``surveyed`` (n,) is 1 where a rating was collected at random, 0 where it was given by choice, as are all if None.
     """
 
     rows: Tensor
     items: Tensor
     ratings: Tensor
     counts: NDArray[np.int64]
+    surveyed: Tensor | None = None
 
     @property
     def n_users(self) -> int:
@@ -46,7 +48,13 @@ class UserBatch:
         """Return the users ``start`` to ``stop`` as a batch of their own."""
         first = int(self.counts[:start].sum())
         pairs = slice(first, first + int(self.counts[start:stop].sum()))
-        return UserBatch(self.rows[pairs] - start, self.items[pairs], self.ratings[pairs], self.counts[start:stop])
+        return UserBatch(
+            self.rows[pairs] - start,
+            self.items[pairs],
+            self.ratings[pairs],
+            self.counts[start:stop],
+            None if self.surveyed is None else self.surveyed[pairs],
+        )
 
     def sum_by_user(self, values: Tensor) -> Tensor:
         """Sum values of pairs (..., n) over each user's pairs: (..., B)."""
@@ -54,7 +62,7 @@ class UserBatch:
         return total.scatter_add(-1, self.rows.expand_as(values), values)
 
     def unrated(self, n_items: int) -> Tensor:
-        """Return 1 where a cell is unrated and 0 where it is rated: (B, P). For blocks of users only."""
+        """Return 1 where a cell's rating is unknown and 0 where it is known: (B, P). For blocks of users only."""
         mask = torch.ones(self.n_users, n_items, device=self.rows.device)
         mask[self.rows, self.items] = 0.0
         return mask
@@ -112,6 +120,7 @@ def make_batch(log: RatingLog, users: NDArray[np.integer], device: torch.device 
         items=torch.from_numpy(log.items[pairs].astype(np.int64)).to(device),
         ratings=torch.from_numpy(log.ratings[pairs].astype(np.float32)).to(device),
         counts=counts,
+        surveyed=None if log.surveyed is None else torch.from_numpy(log.surveyed[pairs].astype(np.float32)).to(device),
     )
 
 

@@ -38,8 +38,12 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
             code_size=config.code_size,
             latent_size=config.latent_size + exposure.latent_size,
             posterior_scale=config.posterior_scale,
+            has_survey=log.surveyed is not None,
         )
-        model = MnarVae(encoder, _decoder(config, log), _missing(config, log), exposure)
+        # Where the parts start is what the ratings given by choice say: a survey is small, and no sign of interest.
+        chosen = log.chosen
+        model = MnarVae(encoder, _decoder(config, chosen), _missing(config, chosen), exposure)
+        model.survey_could_be_rated = config.survey_could_be_rated
         if config.item_weights == "variational":
             model.be_variational()
         return model

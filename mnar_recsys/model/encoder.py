@@ -22,6 +22,8 @@ class SetEncoder(nn.Module):
     ----------
     posterior_scale : "shared" or "per-user"
         One free vector of standard deviations for all users (A.3), or encoded from the same code.
+    has_survey : bool
+        Whether some ratings were collected at random: their codes are shifted, since they say other things of a user.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class SetEncoder(nn.Module):
         code_size: int,
         latent_size: int,
         posterior_scale: Literal["shared", "per-user"],
+        has_survey: bool = False,
     ) -> None:
         super().__init__()
         self.scale = scale
         self.latent_size = latent_size
         self.item_embedding = nn.Parameter(torch.randn(n_items, embedding_size) / math.sqrt(embedding_size))
         self.code = nn.Linear(embedding_size + 1, code_size)
+        self.survey_shift = nn.Parameter(torch.zeros(code_size)) if has_survey else None
         self.mean = nn.Linear(code_size, latent_size)
         # Codes are summed over up to hundreds of ratings; start with a q(z|x) near the prior all the same.
         with torch.no_grad():
@@ -55,7 +59,10 @@ class SetEncoder(nn.Module):
             [nn.functional.embedding(batch.items, self.item_embedding), rating[:, None]], dim=-1
         )  # (n, E + 1)
         # Under autocast the layers' outputs are short floats; sums and densities want long ones.
-        codes = torch.relu(self.code(pairs)).float()  # (n, H)
+        activation = self.code(pairs)
+        if self.survey_shift is not None and batch.surveyed is not None:
+            activation = activation + batch.surveyed[:, None] * self.survey_shift
+        codes = torch.relu(activation).float()  # (n, H)
         pooled = codes.new_zeros(batch.n_users, codes.shape[-1]).index_add(0, batch.rows, codes)  # (B, H)
         log_sd = self.log_sd_bias.expand(batch.n_users, -1)
         if self.log_sd_weight is not None:

@@ -29,6 +29,7 @@ class MnarVae(nn.Module):
         self.missing = missing
         self.exposure = exposure
         self.coupling: Coupling | None = None
+        self.survey_could_be_rated = True
 
     @property
     def latent_size(self) -> int:
@@ -128,6 +129,16 @@ class MnarVae(nn.Module):
         offset = self.exposure.pairs(z_x, batch)
         if offset is not None:
             logit = logit + offset
-        rated = batch.sum_by_user(nn.functional.logsigmoid(logit).expand(len(z), -1))
-        log_p_s = rated + estimator(taste, z_x, batch, cell_noise)
+        known = self._log_mask(logit, batch.surveyed)
+        log_p_s = batch.sum_by_user(known.expand(len(z), -1)) + estimator(taste, z_x, batch, cell_noise)
         return LogWeights(log_p_x, log_p_s, log_p_z, log_q_z), z
+
+    def _log_mask(self, logit: Tensor, surveyed: Tensor | None) -> Tensor:
+        """Log p(s | x) of known ratings from their logit (..., n): s = 1 where they were given by choice.
+
+        A rating collected at random was not given by choice, s = 0; if it could not have been, nothing is said.
+        """
+        if surveyed is None:
+            return nn.functional.logsigmoid(logit)
+        log_p = nn.functional.logsigmoid(logit * (1 - 2 * surveyed))
+        return log_p if self.survey_could_be_rated else log_p * (1 - surveyed)

@@ -100,7 +100,7 @@ def summarize(
 ) -> pd.DataFrame:
     """Return naive beside debiased mean ratings, with 95 % intervals.
 
-    The naive mean is that of the given ratings. The debiased one is that of the complete ratings, given and
+    The naive mean is that of the ratings given by choice. The debiased one is that of the complete ratings, given and
     imputed, pooled over ``draws`` imputations by Rubin's rules; users are taken as a sample of users, and for
     ``by="user"`` items as a sample of items. Parameters are taken as fitted. ``on_users`` is called with the number
     of users after each block of them.
@@ -112,6 +112,7 @@ def summarize(
         row in all. Rating points.
     """
     log = predictor.log
+    given = log.chosen
     axis = {"item": "item", "user": "user", "population": "population"}
     if by not in axis:
         raise ConfigError(f"summarize by '{by}' is unknown; use item, user or population")
@@ -127,14 +128,14 @@ def summarize(
     if by == "item":
         mean = sums[0] / log.n_users
         variance = (sums[1] / log.n_users - mean**2) / max(log.n_users - 1, 1)
-        return _frame(log.catalogue.ids, log.items, log.values, rubin(mean, variance))
+        return _frame(log.catalogue.ids, given.items, given.values, rubin(mean, variance))
     if by == "user":
         variance = np.concatenate([variance for _, variance in by_user], axis=1)
-        return _frame(log.users.ids, log.rows, log.values, rubin(user_means, variance))
+        return _frame(log.users.ids, given.rows, given.values, rubin(user_means, variance))
     mean = user_means.mean(1, keepdims=True)
     variance = user_means.var(1, ddof=1, keepdims=True) / log.n_users
     everyone = np.array(["all"], dtype=object)
-    return _frame(everyone, np.zeros(log.n_ratings, dtype=np.int64), log.values, rubin(mean, variance))
+    return _frame(everyone, np.zeros(given.n_ratings, dtype=np.int64), given.values, rubin(mean, variance))
 
 
 def _frame(

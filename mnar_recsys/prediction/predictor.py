@@ -1,7 +1,7 @@
 """Predictions for pairs of users and items: posterior moments, quantiles, level probabilities, draws."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ class Predictor:
         self.trained_items = rated if trained_items is None else trained_items
         self._n_ratings = np.diff(log.indptr)
         # One key a rated cell; sorted, because users and the items inside a user are.
-        self._rated_keys = log.rows.astype(np.int64) * log.n_items + log.items
+        self._rated_keys = log.chosen.cells
 
     def predict(
         self,
@@ -195,7 +195,7 @@ class Predictor:
     def _posterior(self, users: NDArray[np.int64]) -> UserPosterior:
         batch = make_batch(self.log, users[users != UNKNOWN], self.device)
         if UNKNOWN in users:  # sorted, so the one unknown user is the first: someone without ratings
-            batch = UserBatch(batch.rows + 1, batch.items, batch.ratings, np.append(0, batch.counts))
+            batch = replace(batch, rows=batch.rows + 1, counts=np.append(0, batch.counts))
         generator = None
         if self.estimand is Estimand.PAPER:
             generator = torch.Generator(self.device)

@@ -11,6 +11,7 @@ from commands import QUICK, Cli
 
 from mnar_recsys import MNARRecommender, RatingLog
 from mnar_recsys.data.simulate import simulate_ratings
+from mnar_recsys.model_folder import read_model
 
 
 @pytest.fixture
@@ -279,6 +280,24 @@ def test_evaluation(cli: Cli, model: Path, survey: Path, tmp_path: Path) -> None
     assert rows.loc[("unseen", "mse"), "n"] == test.n_ratings - len(seen)
     assert f"{len(seen)} are also in the training log" in result.out
     assert (rows["mcar_labels"] == 0).all()
+
+
+def test_labels_are_trained_on_and_never_evaluated_on(cli: Cli, ratings: Path, survey: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(survey)
+    table.iloc[:10].to_csv(tmp_path / "labels.csv", index=False)
+    table.iloc[10:].to_csv(tmp_path / "test.csv", index=False)
+    model = tmp_path / "m"
+    done = cli("train", ratings, "--out", model, *QUICK, "--scale", "1,5", "--mcar-labels", tmp_path / "labels.csv")
+    assert done.code == 0, done.err
+    assert f"10 randomly collected ratings (MCAR labels), mean {table['rating'].iloc[:10].mean():.3f}" in done.err
+    given = RatingLog.read(ratings, scale="1,5")
+    assert f"{given.values.mean():.3f}" in done.out
+    n_labels = int(read_model(model).log.surveyed.sum())
+    result = cli("evaluate", model, "--test", tmp_path / "test.csv", "--out", tmp_path / "out.csv")
+    assert f"MCAR labels used in training: {n_labels}" in result.out
+    assert (pd.read_csv(tmp_path / "out.csv")["mcar_labels"] == n_labels).all()
+    leak = cli("evaluate", model, "--test", survey).error()
+    assert f"trained on as an MCAR label; found {n_labels}" in leak
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The importance-weighted bound against exact likelihoods of tiny models."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,13 +33,13 @@ def softplus(x: torch.Tensor) -> NDArray[np.float64]:
     return np.log1p(np.exp(x.detach().double().numpy()))
 
 
-def selection_of(model: MnarVae, kind: str, sign: str) -> NDArray[np.float64]:
+def selection_of(model: MnarVae, kind: str, sign: str, centre: float = 15 / 7) -> NDArray[np.float64]:
     """What each level adds to the log-odds, (R,) or (P, R), from the raw parameters."""
     raw = {name: value for name, value in model.missing.named_parameters() if name != "item_bias"}
     free, positive = (lambda x: x.detach().double().numpy()), softplus
     direction = {"free": free, "positive": positive, "negative": lambda x: -softplus(x)}[sign]
     # The mean rating of MATRIX is 15 / 7; a quarter of the range from 1 to 3 is one half.
-    centred = (LEVELS - 15 / 7) / 0.5
+    centred = (LEVELS - centre) / 0.5
     match kind:
         case "shared":
             return direction(raw["slope.raw"]) * centred
@@ -109,6 +110,32 @@ def test_bound_is_the_enumerated_likelihood(
     enumeration = enumerate_model(model, log, selection)
     exact = np.array([enumeration.log_evidence(row) for row in MATRIX])
     assert_bound_is(log_weights(model, log, marginal=marginal), exact, power=0.04)
+
+
+@pytest.mark.parametrize("could_be_rated", [True, False])
+@pytest.mark.parametrize("exposure", EXPOSURES)
+@pytest.mark.parametrize("kind", ["ignorable", "shared"])
+def test_bound_with_ratings_of_a_survey(log: RatingLog, kind: str, exposure: str, could_be_rated: bool) -> None:
+    # The first known rating of each user was collected at random.
+    surveyed = [np.flatnonzero(~np.isnan(row))[:1].tolist() for row in MATRIX]
+    marks = np.array([item in surveyed[row] for row, item in zip(log.rows, log.items, strict=True)])
+    model = tiny_model(
+        replace(log, surveyed=marks), seed=3, missing=kind, survey_could_be_rated=could_be_rated, **EXPOSURES[exposure]
+    )
+    with torch.no_grad():
+        model.encoder.survey_shift.normal_(generator=torch.Generator().manual_seed(0))
+    selection = selection_of(model, kind, "positive", centre=float(log.ratings[~marks].mean()))
+    enumeration = enumerate_model(model, log, selection)
+    exact = np.array(
+        [
+            enumeration.log_evidence(row, items, could_be_rated=could_be_rated)
+            for row, items in zip(MATRIX, surveyed, strict=True)
+        ]
+    )
+    log_w = log_weights(model, replace(log, surveyed=marks), marginal=True)
+    assert_bound_is(log_w, exact, power=0.05)
+    # The mark matters to the encoder, and thereby to the weights.
+    assert not torch.equal(log_w, log_weights(model, replace(log, surveyed=~marks), marginal=True))
 
 
 @pytest.mark.parametrize("marginal", [True, False], ids=["marginal", "sampled"])
