@@ -67,6 +67,10 @@ class ModelConfig(_Settings):
     selection_prior_sd: float | None = Field(default=0.5, gt=0)
     """Where a sign is stated: standard deviation of the log of the selection between the ends of the scale, whose prior
     median is 1.2 nats (.3 a star). On small logs it decides where the ratings do not."""
+    side_information: bool = True
+    """Whether features of users and items, where the log has any, decide where their parameters are expected."""
+    feature_prior_sd: float = Field(default=0.5, gt=0)
+    """Standard deviation of a Gaussian prior on the maps from features (MAP)."""
     survey_could_be_rated: bool = True
     """Whether people asked in a survey could have rated these items by choice, and did not; false where they were asked
     before the log began, or about what was not on offer."""

@@ -1,7 +1,8 @@
 """A fitted model on disk: ``config.json weights.safetensors vocab.parquet ratings.parquet history.csv card.md``.
 
-Everything but the weights is checked before they load, and nothing is unpickled. The training ratings are part of
-the folder because predictions are conditional on them.
+Where there are features, ``user_features.parquet item_features.parquet`` as well. Everything but the weights is checked
+before they load, and nothing is unpickled. The training ratings are part of the folder because predictions are
+conditional on them.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mnar_recsys.config import Settings
-from mnar_recsys.data import RatingLog, RatingScale, Vocabulary
+from mnar_recsys.data import FeatureTable, RatingLog, RatingScale, Vocabulary
 from mnar_recsys.errors import MnarError, ModelFolderError
 from mnar_recsys.files import atomic_path, write_text
 from mnar_recsys.model.build import build_model
@@ -28,6 +29,8 @@ from mnar_recsys.model.tensor_file import read_facts, read_tensors, write_tensor
 
 FORMAT = 2
 CHECKPOINT = "checkpoint.safetensors"
+DATA_FILES = ("vocab.parquet", "ratings.parquet", "user_features.parquet", "item_features.parquet", "config.json")
+"""What ``write_data`` writes."""
 _REQUIRED = ("config.json", "vocab.parquet", "ratings.parquet", "weights.safetensors")
 
 
@@ -54,8 +57,10 @@ def _digest(log: RatingLog, settings: dict[str, Any], seed: int) -> str:
     digest.update(json.dumps([seed, log.scale.to_dict()]).encode())
     for vocabulary in (log.users, log.catalogue):
         digest.update("\n".join(map(str, vocabulary.ids.tolist())).encode())
-    for array in (log.indptr, log.items, log.ratings, *([] if log.surveyed is None else [log.surveyed])):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    optional = (log.surveyed, *(None if table is None else table.values for table in _features(log).values()))
+    for array in (log.indptr, log.items, log.ratings, *optional):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
@@ -70,6 +75,10 @@ def write_data(folder: Path, log: RatingLog, settings: Settings, seed: int) -> N
     }
     with atomic_path(folder / "vocab.parquet") as path:
         pq.write_table(_vocab_table(log), path)
+    for name, features in _features(log).items():
+        if features is not None:
+            with atomic_path(folder / name) as path:
+                pq.write_table(pa.table(dict(zip(features.names, features.values.T, strict=True))), path)
     with atomic_path(folder / "ratings.parquet") as path:
         columns = {"user": log.rows, "item": log.items, "rating": log.ratings}
         pq.write_table(pa.table(columns if log.surveyed is None else {**columns, "surveyed": log.surveyed}), path)
@@ -132,6 +141,18 @@ def read_model(folder: str | Path) -> FittedModel:
     return FittedModel(settings, seed, log, model, _read_history(folder / "history.csv"), finished)
 
 
+def _features(log: RatingLog) -> dict[str, FeatureTable | None]:
+    """Return the file that holds features of users, and that of items, with what is in it."""
+    return {"user_features.parquet": log.user_features, "item_features.parquet": log.item_features}
+
+
+def _read_features(path: Path) -> FeatureTable | None:
+    if not path.exists():
+        return None
+    table = pq.read_table(path)
+    return FeatureTable(tuple(table.column_names), np.stack([column.to_numpy() for column in table.columns], axis=1))
+
+
 def _vocab_table(log: RatingLog) -> pa.Table:
     kinds, ids, is_text = [], [], {}
     for kind, vocabulary in (("user", log.users), ("item", log.catalogue)):
@@ -174,8 +195,12 @@ def _read_log(folder: Path, scale: RatingScale) -> RatingLog:
             catalogue=ids["item"],
         )
         # The rows stand in the order of the log.
-        return (
-            replace(log, surveyed=ratings.column("surveyed").to_numpy()) if "surveyed" in ratings.column_names else log
+        has_survey = "surveyed" in ratings.column_names
+        return replace(
+            log,
+            surveyed=ratings.column("surveyed").to_numpy() if has_survey else None,
+            user_features=_read_features(folder / "user_features.parquet"),
+            item_features=_read_features(folder / "item_features.parquet"),
         )
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, IndexError, MnarError) as error:
         raise ModelFolderError(

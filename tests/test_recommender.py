@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnar_recsys import MNARRecommender, RatingLog
-from mnar_recsys.data import RatingScale
+from mnar_recsys.data import FeatureTable, RatingScale
 from mnar_recsys.errors import ConfigError, DataError, ModelFolderError, NotFittedError
 from mnar_recsys.prediction.cells import RATED, UNRATED
 from mnar_recsys.training import BoundTerms, Trainer
@@ -358,3 +358,21 @@ def test_a_label_tells_of_its_person_but_its_cell_was_not_rated_by_choice(log: R
     as_rated = model.condition_on(replace(both, surveyed=np.zeros(both.n_ratings, dtype=bool)))
     assert model.predictor._status(both.rows[[place]], both.items[[place]]) == UNRATED
     assert as_rated.predictor._status(both.rows[[place]], both.items[[place]]) == RATED
+
+
+def test_features_are_fitted_and_kept_with_the_model(tmp_path: Path, log: RatingLog, fitted: MNARRecommender) -> None:
+    rng = np.random.default_rng(0)
+    known = log.with_features(
+        user_features=FeatureTable(("age", "music=rock"), rng.normal(size=(50, 2))),
+        item_features=FeatureTable.from_array(rng.normal(size=(8, 3))),
+    )
+    model = MNARRecommender(**SMALL).fit(known, seed=0, folder=tmp_path / "model")
+    assert not same(weights(model), weights(fitted))
+    loaded = MNARRecommender.load(tmp_path / "model")
+    assert loaded.fitted.log.user_features.names == ("age", "music=rock")
+    np.testing.assert_array_equal(loaded.predict(["u0001"] * 8, range(8)), model.predict(["u0001"] * 8, range(8)))
+    deaf = MNARRecommender(**SMALL, side_information=False).fit(known, seed=0)
+    assert same(weights(deaf), weights(fitted))
+    (tmp_path / "model" / "user_features.parquet").unlink()
+    with pytest.raises(ModelFolderError, match="do not belong together"):
+        MNARRecommender.load(tmp_path / "model")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnar_recsys.cli.options import Columns, Duplicates, Ids, Layout, Scale
+from mnar_recsys.cli.options import Columns, Duplicates, Ids, ItemFeatures, Layout, Scale, UserFeatures
 
 
 def benchmark(
@@ -15,8 +15,8 @@ def benchmark(
     mcar_labels: Annotated[
         Path | None, typer.Option(help="Randomly collected ratings that methods may train on; none may be in --test.")
     ] = None,
-    user_features: Annotated[Path | None, typer.Option(help="Features of users: CSV with a column user.")] = None,
-    item_features: Annotated[Path | None, typer.Option(help="Features of items: CSV with a column item.")] = None,
+    user_features: UserFeatures = None,
+    item_features: ItemFeatures = None,
     models: Annotated[str, typer.Option(help="Names with commas between them, or all.")] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 0, 1, ...")] = 5,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time, one thread each.")] = 1,
@@ -52,16 +52,12 @@ def benchmark(
     where it stopped. No method sees the test, nor does tuning.
     """
     from mnar_recsys.cli.benchmark_run import Request, benchmark_split, run_benchmark_command
-    from mnar_recsys.cli.reading import check_writable, read_log
+    from mnar_recsys.cli.reading import check_writable, read_log, with_features
     from mnar_recsys.cli.terminal import say
-    from mnar_recsys.data import read_features
 
     check_writable(out)
     log = read_log(train, columns=columns, scale=scale, duplicates=duplicates, ids=ids, layout=layout)
-    if user_features is not None:
-        log = log.with_features(user_features=read_features(user_features, log.users, "user"))
-    if item_features is not None:
-        log = log.with_features(item_features=read_features(item_features, log.catalogue, "item"))
+    log = with_features(log, user_features, item_features)
     surveyed, labels = (
         None if path is None else read_log(path, columns=columns, like=log, duplicates=duplicates, layout=layout)
         for path in (test, mcar_labels)

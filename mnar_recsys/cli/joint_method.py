@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from baselines.base import Baseline, require_labels
 from mnar_recsys.data import Split
+from mnar_recsys.errors import DataError
 from mnar_recsys.prediction import UNKNOWN, Predictions
 from mnar_recsys.recommender import MNARRecommender
 
@@ -21,15 +22,20 @@ class JointMethod(Baseline):
         ``"default"`` or ``"yahoo-r3"``.
     labels
         Whether to train on the split's MCAR labels as well.
+    features
+        Whether to use the features of the split's users and items.
     **changes
         Settings that differ, as of ``MNARRecommender``.
     """
 
     has_level_probabilities = True
 
-    def __init__(self, preset: str = "default", *, labels: bool = False, **changes: Any) -> None:
-        self.recommender = MNARRecommender(preset, **changes)
+    def __init__(
+        self, preset: str = "default", *, labels: bool = False, features: bool = False, **changes: Any
+    ) -> None:
+        self.recommender = MNARRecommender(preset, side_information=features, **changes)
         self.labels = labels
+        self.features = features
 
     @property
     def needs_labels(self) -> bool:
@@ -37,6 +43,9 @@ class JointMethod(Baseline):
         return self.labels
 
     def _fit(self, split: Split, seed: int) -> None:
+        log = split.mnar_train
+        if self.features and log.user_features is None and log.item_features is None:
+            raise DataError("mnar_features needs features of users or items; the log has none. Give some")
         labels = require_labels(split, "mnar_labels") if self.labels else None
         self.recommender.fit(split.mnar_train, labels=labels, seed=seed)
 
@@ -64,6 +73,7 @@ JOINT_METHODS: Mapping[str, Mapping[str, Any]] = {
     "notmiwae_gaussian": _PAPER,
     "notmiwae_categorical": _PAPER | {"decoder": "categorical"},
     "mnar": {},
+    "mnar_features": {"features": True},
     "mnar_labels": {"labels": True},
 }
 """Name of a row to the settings of its ``JointMethod``."""

@@ -28,6 +28,10 @@ Scale = Annotated[
     str | None,
     typer.Option(help="Rating scale: low,high or low,high,step or low,high,real; inferred if left out.", metavar="L,H"),
 ]
+UserFeatures = Annotated[
+    Path | None, typer.Option(help="Features of users: CSV with a column user; numbers, or words as categories.")
+]
+ItemFeatures = Annotated[Path | None, typer.Option(help="Features of items: CSV with a column item.")]
 KnownPropensities = Annotated[
     str | None,
     typer.Option(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mnar_recsys.cli.options import split_names
 from mnar_recsys.cli.terminal import note, warn
-from mnar_recsys.data import RatingLog
+from mnar_recsys.data import RatingLog, read_features
 from mnar_recsys.data.id_files import IdColumn, read_ids
 from mnar_recsys.errors import ConfigError, DataError, ModelFolderError
 
@@ -42,6 +42,15 @@ def read_pairs(path: Path, log: RatingLog, columns: str | None) -> tuple[NDArray
     user, item = split_names(columns, "--columns", (2,)) or ("user", "item")
     users, items = read_ids(path, [IdColumn(user, "user", log.users.kind), IdColumn(item, "item", log.catalogue.kind)])
     return users, items
+
+
+def with_features(log: RatingLog, users: Path | None, items: Path | None) -> RatingLog:
+    """Return the log with the features of files, where any are given, in place of those it has."""
+    if users is not None:
+        log = log.with_features(user_features=read_features(users, log.users, "user"))
+    if items is not None:
+        log = log.with_features(item_features=read_features(items, log.catalogue, "item"))
+    return log
 
 
 def read_catalogue(path: Path, log: RatingLog) -> RatingLog:

@@ -10,10 +10,12 @@ from mnar_recsys.cli.options import (
     Columns,
     Duplicates,
     Ids,
+    ItemFeatures,
     KnownPropensities,
     Layout,
     Scale,
     Seed,
+    UserFeatures,
     make_settings,
     parse_propensities,
 )
@@ -42,6 +44,8 @@ def train(
         Path | None,
         typer.Option(help="Randomly collected ratings to train on as well; never those you will evaluate on."),
     ] = None,
+    user_features: UserFeatures = None,
+    item_features: ItemFeatures = None,
     items: Annotated[
         Path | None, typer.Option(help="File with a column item: all items on offer, rated or not.")
     ] = None,
@@ -66,13 +70,14 @@ def train(
     }
     chosen = make_settings(preset, options, settings or [])
 
-    from mnar_recsys.cli.reading import check_model_folder, read_catalogue, read_log
+    from mnar_recsys.cli.reading import check_model_folder, read_catalogue, read_log, with_features
     from mnar_recsys.cli.training import fit_to_folder
 
     check_model_folder(out, resume=resume)
     log = read_log(ratings, columns=columns, scale=scale, duplicates=duplicates, ids=ids, layout=layout)
     if items is not None:
         log = read_catalogue(items, log)
+    log = with_features(log, user_features, item_features)
     labels = None
     if mcar_labels is not None:
         labels = read_log(mcar_labels, columns=columns, like=log, duplicates=duplicates, layout=layout)

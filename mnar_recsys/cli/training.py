@@ -15,7 +15,7 @@ from mnar_recsys.cli.terminal import facts, note, table, warn
 from mnar_recsys.config import Settings
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model_card import selection_by_level
-from mnar_recsys.model_folder import CHECKPOINT, FittedModel
+from mnar_recsys.model_folder import CHECKPOINT, DATA_FILES, FittedModel
 from mnar_recsys.prediction import Predictor
 from mnar_recsys.recommender import MNARRecommender, OnStep
 from mnar_recsys.rng import numpy_generator
@@ -80,7 +80,7 @@ def _remove_unusable(folder: Path) -> None:
     """Remove what is left of a run that ended inside its first checkpoint: it neither loads nor resumes."""
     if any((folder / name).exists() for name in (CHECKPOINT, "weights.safetensors")):
         return
-    for name in ("vocab.parquet", "ratings.parquet", "config.json", "history.csv"):
+    for name in (*DATA_FILES, "history.csv"):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # not there, or holding what is not ours
         folder.rmdir()

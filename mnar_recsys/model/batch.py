@@ -30,7 +30,8 @@ class UserBatch:
     """The ratings of B users as n pairs, sorted by row.
 
     ``rows`` (n,) in 0..B-1, ``items`` (n,) in 0..P-1, ``ratings`` (n,) in rating points, ``counts`` (B,) on the CPU;
-    ``surveyed`` (n,) is 1 where a rating was collected at random, 0 where it was given by choice, as are all if None.
+    ``surveyed`` (n,) is 1 where a rating was collected at random, 0 where it was given by choice, as are all if None;
+    ``user_features`` (B, F) as in the log, nan where a user's are not known, or None.
     """
 
     rows: Tensor
@@ -38,6 +39,7 @@ class UserBatch:
     ratings: Tensor
     counts: NDArray[np.int64]
     surveyed: Tensor | None = None
+    user_features: Tensor | None = None
 
     @property
     def n_users(self) -> int:
@@ -113,6 +115,7 @@ def make_batch(log: RatingLog, users: NDArray[np.integer], device: torch.device 
     starts, counts = log.indptr[users], np.diff(log.indptr)[users]
     rows = np.repeat(np.arange(len(users)), counts)
     # Position of each pair inside its user, shifted to where the user's ratings start in the log.
+    features = log.user_features
     within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     pairs = np.repeat(starts, counts) + within
     return UserBatch(
@@ -121,6 +124,7 @@ def make_batch(log: RatingLog, users: NDArray[np.integer], device: torch.device 
         ratings=torch.from_numpy(log.ratings[pairs].astype(np.float32)).to(device),
         counts=counts,
         surveyed=None if log.surveyed is None else torch.from_numpy(log.surveyed[pairs].astype(np.float32)).to(device),
+        user_features=None if features is None else torch.from_numpy(features.values[users]).to(device),
     )
 
 

@@ -46,6 +46,8 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
         model.survey_could_be_rated = config.survey_could_be_rated
         if config.item_weights == "variational":
             model.be_variational()
+        if config.side_information:
+            model.know_features(log.user_features, log.item_features)
         return model
 
 

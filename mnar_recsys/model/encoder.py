@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mnar_recsys.data import RatingScale
+from mnar_recsys.data import FeatureTable, RatingScale
 from mnar_recsys.model.batch import UserBatch
+from mnar_recsys.model.features import FeatureEffect, ItemEffect
 
 INITIAL_LOG_SD = -1.0
 
@@ -43,6 +44,8 @@ class SetEncoder(nn.Module):
         self.item_embedding = nn.Parameter(torch.randn(n_items, embedding_size) / math.sqrt(embedding_size))
         self.code = nn.Linear(embedding_size + 1, code_size)
         self.survey_shift = nn.Parameter(torch.zeros(code_size)) if has_survey else None
+        self.item_effect: ItemEffect | None = None
+        self.user_effect: FeatureEffect | None = None
         self.mean = nn.Linear(code_size, latent_size)
         # Codes are summed over up to hundreds of ratings; start with a q(z|x) near the prior all the same.
         with torch.no_grad():
@@ -52,12 +55,21 @@ class SetEncoder(nn.Module):
             nn.Parameter(torch.zeros(latent_size, code_size)) if posterior_scale == "per-user" else None
         )
 
+    def know_items(self, table: FeatureTable) -> None:
+        """Let features of the items decide where their embeddings are expected."""
+        self.item_effect = ItemEffect(table, (self.item_embedding.shape[1],))
+
+    def know_users(self, table: FeatureTable) -> None:
+        """Let features of the users shift the mean of q: the prior mean that they give is not the same for all."""
+        self.user_effect = FeatureEffect(table, (self.latent_size,))
+
     def forward(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
         """Return ``(mean, log_sd)``, each (B, K)."""
         rating = (batch.ratings - self.scale.centre) / (self.scale.half_width / 2)
-        pairs = torch.cat(
-            [nn.functional.embedding(batch.items, self.item_embedding), rating[:, None]], dim=-1
-        )  # (n, E + 1)
+        table: Tensor = self.item_embedding
+        if self.item_effect is not None:
+            table = table + self.item_effect.of_items()
+        pairs = torch.cat([nn.functional.embedding(batch.items, table), rating[:, None]], dim=-1)  # (n, E + 1)
         # Under autocast the layers' outputs are short floats; sums and densities want long ones.
         activation = self.code(pairs)
         if self.survey_shift is not None and batch.surveyed is not None:
@@ -68,4 +80,7 @@ class SetEncoder(nn.Module):
         if self.log_sd_weight is not None:
             # Every rating narrows the posterior, so the log sd falls about as log(1 + evidence) / 2.
             log_sd = log_sd - 0.5 * torch.log1p(nn.functional.softplus(pooled @ self.log_sd_weight.T))
-        return self.mean(pooled).float(), log_sd.float()
+        mean = self.mean(pooled).float()
+        if self.user_effect is not None and batch.user_features is not None:
+            mean = mean + self.user_effect(batch.user_features)
+        return mean, log_sd.float()

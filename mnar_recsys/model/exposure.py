@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mnar_recsys.data import FeatureTable
 from mnar_recsys.model.batch import UserBatch
+from mnar_recsys.model.features import ItemEffect
 from mnar_recsys.model.weight_posterior import WeightPosterior
 
 _INITIAL_LOG_ACTIVITY_SD = -0.5
@@ -39,6 +41,7 @@ class Exposure(nn.Module):
         start = torch.randn(n_items, self.size) * (0.1 / math.sqrt(max(self.size, 1)))
         self.weight = nn.Parameter(start) if self.size else None
         self.posterior: WeightPosterior | None = None
+        self.effect: ItemEffect | None = None
         self.log_activity_sd = nn.Parameter(torch.tensor(_INITIAL_LOG_ACTIVITY_SD)) if activity else None
 
     @property
@@ -82,7 +85,14 @@ class Exposure(nn.Module):
 
     def current(self) -> Tensor | None:
         """Return the weights (P, E) as drawn for this step, or their values where nothing is drawn."""
-        return self.weight if self.weight is None or self.posterior is None else self.posterior.draw(self.weight)
+        if self.weight is None:
+            return None
+        weight = self.weight if self.posterior is None else self.posterior.draw(self.weight)
+        return weight if self.effect is None else weight + self.effect.of_items()
+
+    def know_items(self, table: FeatureTable) -> None:
+        """Let features of the items decide where their weights are expected."""
+        self.effect = ItemEffect(table, (self.size,)) if self.size else None
 
     def kl(self, shift_variance: Tensor | float = 0.0) -> Tensor | float:
         """KL divergence of the variational posterior from the prior, in nats: a scalar; see ``WeightPosterior.kl``."""

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from mnar_recsys.config import ModelConfig
+from mnar_recsys.data import FeatureTable
 from mnar_recsys.model import latent
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.bound import LogWeights
 from mnar_recsys.model.decoders import Decoder
 from mnar_recsys.model.encoder import SetEncoder
 from mnar_recsys.model.exposure import Exposure
+from mnar_recsys.model.features import FeatureEffect, feature_weights
 from mnar_recsys.model.missing import MissingModel
 from mnar_recsys.model.missing_term import Marginal, MissingTerm, Sampled
 from mnar_recsys.model.weight_posterior import Coupling, WeightPosterior
@@ -30,6 +32,7 @@ class MnarVae(nn.Module):
         self.exposure = exposure
         self.coupling: Coupling | None = None
         self.survey_could_be_rated = True
+        self.user_effect: FeatureEffect | None = None
 
     @property
     def latent_size(self) -> int:
@@ -99,11 +102,34 @@ class MnarVae(nn.Module):
             raise ValueError("the items' weights have no posterior")
         return weights, biases, exposure
 
+    def know_features(self, users: FeatureTable | None, items: FeatureTable | None) -> None:
+        """Let features decide where users' latents and items' parameters are expected."""
+        if users is not None:
+            self.user_effect = FeatureEffect(users, (self.latent_size,))
+            self.encoder.know_users(users)
+        if items is not None:
+            for part in (self.encoder, self.decoder, self.missing, self.exposure):
+                part.know_items(items)
+
+    def log_feature_prior(self, sd: float) -> Tensor | float:
+        """Log density, up to a constant, of the maps from features under independent N(0, sd^2): a scalar."""
+        return sum((-0.5 * weight.square().sum() / sd**2 for weight in feature_weights(self)), 0.0)
+
+    def prior_mean(self, batch: UserBatch) -> Tensor | float:
+        """Mean of p(z) for each user of a batch, (B, K'), as their features have it; 0 where there are none."""
+        if self.user_effect is None or batch.user_features is None:
+            return 0.0
+        mean: Tensor = self.user_effect(batch.user_features)
+        return mean
+
     def sample_posterior(self, batch: UserBatch, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw z (S, B, K') from q; return it with log p(z) and log q(z|x_obs), each (S, B)."""
+        """Draw z (S, B, K') from q; return it with log p(z) and log q(z|x_obs), each (S, B).
+
+        The encoder speaks of the distance from the prior mean.
+        """
         mean, log_sd = self.encoder(batch)
         z = latent.rsample(mean, log_sd, noise)
-        return z, latent.log_prior(z), latent.log_posterior(noise, log_sd)
+        return z + self.prior_mean(batch), latent.log_prior(z), latent.log_posterior(noise, log_sd)
 
     def log_weights(
         self, batch: UserBatch, noise: Tensor, estimator: MissingTerm, cell_noise: Tensor | None = None

@@ -58,7 +58,7 @@ def infer(
             cell_noise = model.decoder.noise(shape, cell_generator)
         weights, z = model.log_weights(batch, noise, model.estimator(marginal=cell_noise is None), cell_noise)
         cold = torch.from_numpy(batch.counts == 0).to(z.device)
-        z = torch.where(cold[:, None], noise, z)
+        z = torch.where(cold[:, None], noise + model.prior_mean(batch), z)
         log_w = torch.where(cold, torch.zeros_like(weights.total), weights.total)
         taste, z_x = model.split_latent(z)
         return UserPosterior(taste, z_x, torch.softmax(log_w, dim=0), effective_sample_size(log_w))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import pad
 
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model.batch import UserBatch, make_batch
@@ -195,7 +196,13 @@ class Predictor:
     def _posterior(self, users: NDArray[np.int64]) -> UserPosterior:
         batch = make_batch(self.log, users[users != UNKNOWN], self.device)
         if UNKNOWN in users:  # sorted, so the one unknown user is the first: someone without ratings
-            batch = replace(batch, rows=batch.rows + 1, counts=np.append(0, batch.counts))
+            features = batch.user_features
+            batch = replace(
+                batch,
+                rows=batch.rows + 1,
+                counts=np.append(0, batch.counts),
+                user_features=None if features is None else pad(features, (0, 0, 1, 0), value=torch.nan),
+            )
         generator = None
         if self.estimand is Estimand.PAPER:
             generator = torch.Generator(self.device)

@@ -185,11 +185,12 @@ class Trainer:
         return _terms(weights, float(weight_cost.detach()))
 
     def _weight_cost(self) -> Tensor:
-        """Return what the items' weights and the slope cost once a pass over the data, in nats."""
-        slope = self.model.missing.log_prior(self.model_config.selection_prior_sd)
-        if self.model_config.item_weights == "variational":
-            return self.model.weight_kl() - slope
-        return -self.model.log_weight_prior(self.model_config) - slope
+        """Return what the items' weights, the slope and the maps from features cost once a pass over the data, nats."""
+        model, config = self.model, self.model_config
+        rest = model.missing.log_prior(config.selection_prior_sd) + model.log_feature_prior(config.feature_prior_sd)
+        if config.item_weights == "variational":
+            return model.weight_kl() - rest
+        return -model.log_weight_prior(config) - rest
 
     def _look(self) -> None:
         """Record where the run stands; keep the best weights; cut the rate, or stop, when nothing is gained."""

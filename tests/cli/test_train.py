@@ -246,3 +246,16 @@ def test_text_ids_and_named_columns(cli: Cli, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert config["scale"] == {"low": 1.0, "high": 5.0, "step": 1.0}
     assert read_model(tmp_path / "m").log.users.is_text
+
+
+def test_features_from_files(cli: Cli, ratings: Path, tmp_path: Path) -> None:
+    users, items = tmp_path / "users.csv", tmp_path / "items.csv"
+    users.write_text("user,city\n" + "".join(f"{user},{'ab'[user % 2]}\n" for user in range(200)))
+    items.write_text("item,price\n" + "".join(f"{item},{item / 3}\n" for item in range(200)))
+    options = ["--user-features", users, "--item-features", items]
+    assert cli("train", ratings, "--out", tmp_path / "m", *options, *QUICK).code == 0
+    log = read_model(tmp_path / "m").log
+    assert log.user_features.names[:2] == ("city=a", "city=b")
+    assert log.item_features.names == ("price",)
+    line = cli("train", ratings, "--out", tmp_path / "n", "--user-features", tmp_path / "none.csv").error()
+    assert str(tmp_path / "none.csv") in line

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from mnar_recsys.data import FeatureTable
 from mnar_recsys.model.batch import UserBatch
+from mnar_recsys.model.features import ItemEffect
 from mnar_recsys.model.indexing import lift, masked_sum, take
 from mnar_recsys.model.weight_posterior import WeightPosterior
 
@@ -124,6 +126,8 @@ class Decoder(nn.Module, ABC):
         self.bias = nn.Parameter(bias.clone())
         self.weight_posterior: WeightPosterior | None = None
         self.bias_posterior: WeightPosterior | None = None
+        self.weight_effect: ItemEffect | None = None
+        self.bias_effect: ItemEffect | None = None
 
     def be_variational(self) -> None:
         """Give weights and biases a variational posterior; ``weight`` and ``bias`` become its means."""
@@ -131,11 +135,22 @@ class Decoder(nn.Module, ABC):
         self.weight_posterior = WeightPosterior(weight, prior_mean=weight.mean(1, keepdim=True))
         self.bias_posterior = WeightPosterior(bias, prior_mean=bias.mean(1, keepdim=True), per_dimension=False)
 
+    def know_items(self, table: FeatureTable) -> None:
+        """Let features of the items decide where their weights and biases are expected."""
+        channels, _, latent_size = self.weight.shape
+        self.weight_effect = ItemEffect(table, (channels, latent_size))
+        self.bias_effect = ItemEffect(table, (channels,))
+
     def current(self) -> tuple[Tensor, Tensor]:
         """Return weight and bias as drawn for this step, or their values where nothing is drawn."""
-        if self.weight_posterior is None or self.bias_posterior is None:
-            return self.weight, self.bias
-        return self.weight_posterior.draw(self.weight), self.bias_posterior.draw(self.bias)
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if self.weight_posterior is not None and self.bias_posterior is not None:
+            weight, bias = self.weight_posterior.draw(weight), self.bias_posterior.draw(bias)
+        if self.weight_effect is not None and self.bias_effect is not None:
+            weight = weight + self.weight_effect.of_items().transpose(0, 1)
+            bias = bias + self.bias_effect.of_items().T
+        return weight, bias
 
     def kl(self) -> Tensor:
         """KL divergence of the variational posterior from the prior, in nats: a scalar."""

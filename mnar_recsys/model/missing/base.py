@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mnar_recsys.config import Sign
+from mnar_recsys.data import FeatureTable
+from mnar_recsys.model.features import ItemEffect
 from mnar_recsys.model.indexing import take
 
 TYPICAL_SELECTION = 1.2
@@ -27,10 +29,16 @@ class MissingModel(nn.Module, ABC):
         super().__init__()
         self.item_bias = nn.Parameter(item_log_odds.clone())
         self.bias_shift: Tensor | None = None
+        self.effect: ItemEffect | None = None
+
+    def know_items(self, table: FeatureTable) -> None:
+        """Let features of the items decide where their biases are expected."""
+        self.effect = ItemEffect(table, ())
 
     def bias(self, items: slice | Tensor = slice(None)) -> Tensor:
         """Return b_j of the items (I,), as drawn for this step where they move with the decoder's biases."""
-        return take(self.item_bias if self.bias_shift is None else self.item_bias + self.bias_shift, items)
+        bias = self.item_bias if self.bias_shift is None else self.item_bias + self.bias_shift
+        return take(bias if self.effect is None else bias + self.effect.of_items(), items)
 
     @abstractmethod
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
