@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -145,7 +145,7 @@ def run_benchmark(
             if on_cell:
                 on_cell(entry.name, seed, True)
     to_fit = [(entry, seed) for entry, seed in cells if (entry.name, seed) not in found]
-    with worker_pool(jobs) as pool:
+    with worker_pool(jobs, {entry.make.__module__ for entry in entries}) as pool:
         futures: dict[Future[CellFit | Failure], tuple[Entry, int]] = {
             pool.submit(
                 fit_cell,
@@ -253,18 +253,29 @@ def _path(folder: Path, entry: Entry, seed: int) -> Path:
 
 
 @contextmanager
-def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Give a pool of fresh processes, one for each task: peak memory is the most a process ever held.
+def worker_pool(jobs: int, modules: Iterable[str] = ()) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool of processes, a fresh one for each task: peak memory is the most a process ever held.
 
-    With several at a time each uses one thread; libraries read that from the environment when they are imported.
+    With several at a time each uses one thread; libraries read that from the environment when they are imported. Where
+    the system can fork, processes are forked from one that has imported ``modules`` and done nothing else.
     """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     if jobs > 1:
         os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        context.set_forkserver_preload(list(modules))
     try:
         with ProcessPoolExecutor(max_workers=jobs, mp_context=context, max_tasks_per_child=1) as pool:
-            yield pool
+            try:
+                yield pool
+            except BaseException:
+                # An interrupt ends the run now, and not when all that was submitted is done.
+                workers = list((pool._processes or {}).values())
+                pool.shutdown(wait=False, cancel_futures=True)
+                for worker in workers:
+                    worker.terminate()
+                raise
     finally:
         for name, value in before.items():
             if value is None:

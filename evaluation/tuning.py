@@ -88,7 +88,7 @@ def tune(
         held_out = held_out.hold_out(HELD_OUT, seed=0)
     print_of = fingerprint(held_out)
     trials = {name: _read(folder / f"{name}.json", print_of) for name in entries}
-    with worker_pool(jobs) as pool:
+    with worker_pool(jobs, {entry.make.__module__ for entry, _ in entries.values()}) as pool:
         futures: dict[Future[Trial], str] = {}
         for name, (entry, space) in entries.items():
             done = [dict(trial.settings) for trial in trials[name]]

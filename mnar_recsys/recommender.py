@@ -22,7 +22,8 @@ from mnar_recsys.model_folder import (
     write_data,
     write_weights,
 )
-from mnar_recsys.prediction.predictor import UNKNOWN, Predictions, Predictor
+from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
+from mnar_recsys.prediction.predictor import Predictor
 from mnar_recsys.rng import torch_seed
 from mnar_recsys.training import BoundTerms, Trainer, load_checkpoint, save_checkpoint
 

@@ -38,7 +38,10 @@ def predict(
         Literal["conditional", "paper"],
         typer.Option(help="conditional: the cell's own missingness counts; paper: eq. 18, where it does not."),
     ] = "conditional",
-    draws: Annotated[int, typer.Option(min=1, help="Posterior draws a user.")] = 256,
+    draws: Annotated[
+        int | None,
+        typer.Option(min=1, help="Posterior draws a user; 256, on small logs 64 for each of 8 draws of item weights."),
+    ] = None,
 ) -> None:
     """Export debiased predictions with uncertainty.
 
@@ -98,5 +101,5 @@ def _remarks(summary: "ExportSummary", predictor: "Predictor") -> None:
     if summary.low_ess_users:
         warn(
             f"{summary.low_ess_users:,} of {summary.users:,} users have an effective sample size below "
-            f"{FEW_DRAWS:g} of {len(predictor.noise)} draws: their predictions are noisy; use more --draws"
+            f"{FEW_DRAWS:g} of {predictor.n_draws} draws: their predictions are noisy; use more --draws"
         )

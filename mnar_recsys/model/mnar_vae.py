@@ -68,11 +68,11 @@ class MnarVae(nn.Module):
             expected = cells.expectation(self.missing.selection(cells.support))
             return torch.autograd.grad(expected.sum(), self.decoder.bias)[0]
 
-    def resample_weights(self, generator: torch.Generator) -> None:
-        """Draw the items' weights for one step, where they have a posterior."""
+    def resample_weights(self, generator: torch.Generator, sign: float = 1.0) -> None:
+        """Draw the items' weights for one step, where they have a posterior; see ``WeightPosterior.resample``."""
         for module in self.modules():
             if isinstance(module, WeightPosterior):
-                module.resample(generator)
+                module.resample(generator, sign)
         if self.coupling is not None:
             weights, biases, exposure = self._posteriors()
             own = self.exposure.size - self.exposure.shared

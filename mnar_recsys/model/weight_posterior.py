@@ -32,9 +32,9 @@ class WeightPosterior(nn.Module):
         self.noise: Tensor | None = None
         self.shift: Tensor | None = None
 
-    def resample(self, generator: torch.Generator) -> None:
-        """Draw the noise that ``draw`` uses until ``clear``."""
-        self.noise = torch.randn(self.log_sd.shape, generator=generator, device=generator.device)
+    def resample(self, generator: torch.Generator, sign: float = 1.0) -> None:
+        """Draw the noise that ``draw`` uses until ``clear``; a ``sign`` of -1 takes its mirror image."""
+        self.noise = sign * torch.randn(self.log_sd.shape, generator=generator, device=generator.device)
 
     def clear(self) -> None:
         """Go back to the mean."""

@@ -5,7 +5,8 @@ returned, to p(x|z) pi(x); for a person or item outside the log it is p(x|z). Eq
 which is harmless where few cells are rated and wrong where many are.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from enum import Enum
 
 import torch
@@ -34,20 +35,29 @@ class Moments:
     sd: Tensor
     """of a rating"""
     mean_se: Tensor
-    """of its expectation: how far E[x|z] varies over the posterior of z"""
+    """of its expectation: how far E[x|z] varies over the posterior of z, and of the items' weights if they have one"""
     propensity: Tensor
     """probability that the person rates the item by choice"""
 
-    def over_items(self) -> "Moments":
-        """Return the moments of an item drawn at random from the last axis: (..., 1)."""
-        mean = self.mean.mean(-1, keepdim=True)
+    def mixture(self, dim: int = -1) -> "Moments":
+        """Return the moments of the equal mixture along an axis, which stays with length 1."""
+        mean = self.mean.mean(dim, keepdim=True)
         between = (self.mean - mean).square()
         return Moments(
             mean=mean,
-            sd=(self.sd.square() + between).mean(-1, keepdim=True).sqrt(),
-            mean_se=(self.mean_se.square() + between).mean(-1, keepdim=True).sqrt(),
-            propensity=self.propensity.mean(-1, keepdim=True),
+            sd=(self.sd.square() + between).mean(dim, keepdim=True).sqrt(),
+            mean_se=(self.mean_se.square() + between).mean(dim, keepdim=True).sqrt(),
+            propensity=self.propensity.mean(dim, keepdim=True),
         )
+
+    @classmethod
+    def mixed(cls, parts: "Sequence[Moments]") -> "Moments":
+        """Return the moments of an equal mixture of so many posteriors of the same cells."""
+        if len(parts) == 1:
+            return parts[0]
+        stacked = cls(*(torch.stack([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        mixture = stacked.mixture(0)
+        return cls(*(getattr(mixture, field.name).squeeze(0) for field in fields(cls)))
 
 
 class CellPosterior:

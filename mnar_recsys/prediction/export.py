@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from mnar_recsys.errors import ConfigError, DataError
 from mnar_recsys.files import atomic_path
 from mnar_recsys.prediction.impute import impute_blocks, impute_pairs
-from mnar_recsys.prediction.predictor import UNKNOWN, Predictions, Predictor
+from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
+from mnar_recsys.prediction.predictor import Predictor
 
 if TYPE_CHECKING:
     from mnar_recsys.data import RatingLog

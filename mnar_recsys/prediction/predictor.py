@@ -18,46 +18,30 @@ from mnar_recsys.prediction.cells import (
     UNTILTED,
     CellPosterior,
     Estimand,
+    Moments,
     level_masses,
     quantiles,
-)
+)  # fmt: skip
 from mnar_recsys.prediction.posterior import UserPosterior, infer, quasi_normal
+from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
+from mnar_recsys.prediction.weight_draws import WeightDraws
 from mnar_recsys.rng import torch_seed
 
 DRAWS = 256
-UNKNOWN = -1
+"""Draws of a user's latent where the items' weights are points."""
+DRAWS_EACH = 64
+"""The same for each draw of the items' weights, where they have a posterior."""
 
 _CELLS_AT_ONCE = 4_000_000
 _USERS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Of n pairs, in the order asked for; rating points unless said otherwise."""
-
-    mean: NDArray[np.float32]
-    sd: NDArray[np.float32]
-    """of a rating"""
-    mean_se: NDArray[np.float32]
-    """of its expectation, given the fitted model"""
-    quantiles: NDArray[np.float32]
-    """(q, n)"""
-    levels: NDArray[np.float32] | None
-    """(n, R) probability of each rating level"""
-    propensity: NDArray[np.float32]
-    """probability that the person rates the item by choice"""
-    cold: NDArray[np.bool_]
-    """the user or the item was not in the log, or had no rating: the prediction rests on the prior"""
-    ess: NDArray[np.float32]
-    """effective sample size of the user's draws"""
-
-
-@dataclass(frozen=True)
 class _Chunk:
     """Pairs of one group of users, sorted by user."""
 
-    posterior: UserPosterior
-    """of the B users of the group"""
+    posteriors: tuple[UserPosterior, ...]
+    """of the B users of the group, one a draw of the items' weights"""
     rows: NDArray[np.int64]
     """(n,) in 0..B-1"""
     users: NDArray[np.int64]
@@ -75,8 +59,8 @@ class Predictor:
         The ratings to condition on; its catalogue is the model's.
     seed : int
         Fixes the draws. They are shared by all users, so that a prediction does not depend on its neighbours.
-    draws : int
-        Posterior draws S.
+    draws : int, optional
+        Posterior draws S of a user's latent, for each draw of the items' weights; DRAWS, or DRAWS_EACH.
     estimand : Estimand
         ``CONDITIONAL`` counts a cell's own missingness, ``PAPER`` is eq. 18.
     trained_items : ndarray, optional
@@ -89,7 +73,7 @@ class Predictor:
         log: RatingLog,
         *,
         seed: int = 0,
-        draws: int = DRAWS,
+        draws: int | None = None,
         estimand: Estimand = Estimand.CONDITIONAL,
         trained_items: NDArray[np.bool_] | None = None,
     ) -> None:
@@ -99,6 +83,9 @@ class Predictor:
         self.estimand = estimand
         self.device = next(model.parameters()).device
         self.grid = model.decoder.grid()
+        self.weights = WeightDraws(model, seed)
+        if draws is None:
+            draws = DRAWS_EACH if self.weights.are_drawn else DRAWS
         self.noise = quasi_normal(draws, model.latent_size, torch_seed(seed, "predict")).to(self.device)
         rated = np.bincount(log.items, minlength=log.n_items) > 0
         self.trained_items = rated if trained_items is None else trained_items
@@ -126,7 +113,7 @@ class Predictor:
             Whether level probabilities are wanted; the scale must have levels.
         """
         if not len(users):
-            return self._of_no_pairs(len(probabilities), levels=levels)
+            return Predictions.of_no_pairs(len(probabilities), (self.log.scale.n_levels or 0) if levels else None)
         order = np.argsort(users, kind="stable")
         back = np.argsort(order, kind="stable")
         chunks = self._chunks(users[order], items[order])
@@ -140,18 +127,10 @@ class Predictor:
             **columns,
         )
 
-    def _of_no_pairs(self, n_quantiles: int, *, levels: bool) -> Predictions:
-        none = np.zeros(0, dtype=np.float32)
-        return Predictions(
-            mean=none,
-            sd=none,
-            mean_se=none,
-            quantiles=np.zeros((n_quantiles, 0), dtype=np.float32),
-            levels=np.zeros((0, self.log.scale.n_levels or 0), dtype=np.float32) if levels else None,
-            propensity=none,
-            cold=np.zeros(0, dtype=np.bool_),
-            ess=none,
-        )
+    @property
+    def n_draws(self) -> int:
+        """Posterior draws a user, over all draws of the items' weights."""
+        return len(self.noise) * len(self.weights)
 
     def draw(
         self, users: NDArray[np.int64], items: NDArray[np.int64], count: int, rng: np.random.Generator
@@ -163,19 +142,23 @@ class Predictor:
         """
         drawn = []
         picks = np.zeros((count, 0), dtype=np.int64)
-        group: UserPosterior | None = None
+        group: tuple[UserPosterior, ...] = ()
         with torch.no_grad():
             for chunk in self._chunks(users, items):
-                if chunk.posterior is not group:  # pairs of one user may fall into several chunks: one pick for all
-                    group = chunk.posterior
-                    shares = np.broadcast_to(group.share.T.cpu().numpy(), (count, *group.share.T.shape))
-                    picks = pick(shares, rng)  # (count, B)
-                drawn.append([self._draw_once(chunk, one, rng) for one in picks])
+                if chunk.posteriors is not group:  # pairs of one user may fall into several chunks: one pick for all
+                    group = chunk.posteriors
+                    shares = np.stack([posterior.share.T.cpu().numpy() for posterior in group])
+                    picks = pick(shares[np.arange(count) % len(group)], rng)  # (count, B)
+                drawn.append([self._draw_once(chunk, number, one, rng) for number, one in enumerate(picks)])
         return np.concatenate(drawn, axis=1) if drawn else np.zeros((count, 0), dtype=np.float32)
 
-    def _draw_once(self, chunk: _Chunk, picks: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float32]:
-        single = chunk.posterior.keep(torch.from_numpy(picks).to(self.device))
-        masses = self._cells(single, chunk, chunk.items).masses(self.grid)  # (G, n)
+    def _draw_once(
+        self, chunk: _Chunk, number: int, picks: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        number %= len(self.weights)
+        single = chunk.posteriors[number].keep(torch.from_numpy(picks).to(self.device))
+        with self.weights.at(number):
+            masses = self._cells(single, chunk, chunk.items).masses(self.grid)  # (G, n)
         place = torch.from_numpy(pick(masses.T.cpu().numpy(), rng))
         lower, upper = self.grid.lower.cpu()[place].numpy(), self.grid.upper.cpu()[place].numpy()
         ratings = lower + rng.random(len(lower)) * (upper - lower)
@@ -188,12 +171,12 @@ class Predictor:
         size = max(1, _CELLS_AT_ONCE // (len(self.noise) * max(len(self.grid.centre), 8)))
         for first in range(0, len(distinct), _USERS_AT_ONCE):
             group = distinct[first : first + _USERS_AT_ONCE]
-            posterior = self._posterior(group)
+            posteriors = tuple(self._posterior(group, number) for number in range(len(self.weights)))
             for start in range(starts[first], ends[first + len(group) - 1], size):
                 pairs = slice(start, min(start + size, ends[first + len(group) - 1]))
-                yield _Chunk(posterior, np.searchsorted(group, users[pairs]), users[pairs], items[pairs])
+                yield _Chunk(posteriors, np.searchsorted(group, users[pairs]), users[pairs], items[pairs])
 
-    def _posterior(self, users: NDArray[np.int64]) -> UserPosterior:
+    def _posterior(self, users: NDArray[np.int64], number: int) -> UserPosterior:
         batch = make_batch(self.log, users[users != UNKNOWN], self.device)
         if UNKNOWN in users:  # sorted, so the one unknown user is the first: someone without ratings
             features = batch.user_features
@@ -207,7 +190,8 @@ class Predictor:
         if self.estimand is Estimand.PAPER:
             generator = torch.Generator(self.device)
             generator.manual_seed(torch_seed(self.seed, "cells", int(users[-1]) + 1))
-        return infer(self.model, batch, self.noise, generator)
+        with self.weights.at(number):
+            return infer(self.model, batch, self.noise, generator)
 
     def _cells(
         self, posterior: UserPosterior, chunk: _Chunk, items: NDArray[np.int64], *, untilted: bool = False
@@ -244,20 +228,32 @@ class Predictor:
     def _describe(self, chunk: _Chunk, probabilities: tuple[float, ...], levels: bool) -> dict[str, Any]:
         """Return the columns of a chunk, the pairs on the last axis."""
         known = chunk.items != UNKNOWN
-        cells = self._cells(chunk.posterior, chunk, np.where(known, chunk.items, 0))
-        columns = self._columns(cells, probabilities, levels)
-        columns["ess"] = chunk.posterior.ess.cpu().numpy()[chunk.rows]
+        columns = self._columns(chunk, np.where(known, chunk.items, 0), probabilities, levels)
+        columns["ess"] = torch.stack([posterior.ess for posterior in chunk.posteriors]).sum(0).cpu().numpy()[chunk.rows]
         for place in np.flatnonzero(~known):
             for key, values in self._average_item(chunk, int(place), probabilities, levels).items():
                 columns[key][..., place] = values
         return columns
 
     def _columns(
-        self, cells: CellPosterior, probabilities: tuple[float, ...], levels: bool, *, average: bool = False
+        self,
+        chunk: _Chunk,
+        items: NDArray[np.int64],
+        probabilities: tuple[float, ...],
+        levels: bool,
+        *,
+        average: bool = False,
     ) -> dict[str, Any]:
-        moments = cells.moments()
-        if average:
-            moments = moments.over_items()
+        """Return the columns of the chunk's users and ``items``; with ``average``, of an item drawn from these."""
+        parts, masses = [], []
+        for number, posterior in enumerate(chunk.posteriors):
+            with self.weights.at(number):
+                cells = self._cells(posterior, chunk, items, untilted=average)
+                parts.append(cells.moments())
+                if probabilities or levels:
+                    masses.append(cells.masses(self.grid))  # (G, n)
+        moments = Moments.mixed(parts)
+        moments = moments.mixture() if average else moments
         columns = {
             "mean": self._clip(moments.mean),
             "sd": moments.sd.cpu().numpy(),
@@ -265,14 +261,15 @@ class Predictor:
             "propensity": moments.propensity.cpu().numpy(),
             "quantiles": np.zeros((0, len(moments.mean)), dtype=np.float32),
         }
-        if probabilities or levels:
-            masses = cells.masses(self.grid)  # (G, n)
-            masses = masses.mean(-1, keepdim=True) if average else masses
-            wanted = torch.tensor(probabilities, device=self.device)
-            columns["quantiles"] = self._clip(quantiles(masses, self.grid, wanted))
+        if masses:
+            mass = torch.stack(masses).mean(0)
+            mass = mass.mean(-1, keepdim=True) if average else mass
+            columns["quantiles"] = self._clip(
+                quantiles(mass, self.grid, torch.tensor(probabilities, device=self.device))
+            )
             if levels:
                 on_scale = torch.tensor(self.log.scale.levels, dtype=torch.float32, device=self.device)
-                columns["levels"] = level_masses(masses, self.grid, on_scale).cpu().numpy()
+                columns["levels"] = level_masses(mass, self.grid, on_scale).cpu().numpy()
         return columns
 
     def _average_item(
@@ -281,11 +278,9 @@ class Predictor:
         """Return what is known of an item outside the catalogue: it is like one drawn from it at random."""
         items = np.arange(self.log.n_items)
         rows, users = np.full(len(items), chunk.rows[place]), np.full(len(items), chunk.users[place])
-        everything = _Chunk(chunk.posterior, rows, users, items)
-        cells = self._cells(chunk.posterior, everything, items, untilted=True)
-        return {
-            key: values[..., 0] for key, values in self._columns(cells, probabilities, levels, average=True).items()
-        }
+        everything = _Chunk(chunk.posteriors, rows, users, items)
+        columns = self._columns(everything, items, probabilities, levels, average=True)
+        return {key: values[..., 0] for key, values in columns.items()}
 
     def _clip(self, ratings: torch.Tensor) -> NDArray[np.float32]:
         """Return ratings inside the scale: a density may reach beyond it."""

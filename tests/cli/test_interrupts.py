@@ -184,3 +184,19 @@ def test_a_log_of_progress_where_there_is_no_terminal(
     assert "selection" in line
     history = pd.read_csv(tmp_path / "m" / "history.csv")
     assert f"{history['held_out'].iloc[0]:.2f}" in line
+
+
+@pytest.mark.slow
+def test_an_interrupted_benchmark_ends_at_once_and_keeps_its_cells(ratings: Path, survey: Path, tmp_path: Path) -> None:
+    options = ("--models", "constant_train,mnar", "--seeds", "40", "--jobs", "2", "--out", "b")
+    process = start("benchmark", "--train", ratings, "--test", survey, *options, cwd=tmp_path)
+    cells = tmp_path / "b" / "cells"
+    wait_for(lambda: cells.exists() and any(cells.glob("constant_train-*.parquet")), process)
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    result = finish(process)
+    assert time.monotonic() - asked < 20  # of 80 cells most were still to be fitted
+    assert result.code == 130
+    assert "Traceback" not in result.err
+    assert not list(cells.glob(".*.partial"))
+    assert not (tmp_path / "b" / "table.md").exists()

@@ -1,0 +1,50 @@
+"""The uncertainty of the items' weights in predictions: a few draws from their variational posterior."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.model.weight_posterior import WeightPosterior
+from mnar_recsys.rng import torch_seed
+
+WEIGHT_DRAWS = 8
+
+
+class WeightDraws:
+    """W draws of the items' weights, equally likely; a single one, their values, where they have no posterior.
+
+    The draws are the same whenever they are asked for: they depend on the seed and their number alone. They come in
+    pairs that mirror each other (antithetic variates): what is linear in the weights averages out to its exact value.
+    """
+
+    def __init__(self, model: MnarVae, seed: int, count: int | None = None) -> None:
+        has_posterior = any(isinstance(module, WeightPosterior) for module in model.modules())
+        self._model = model
+        self._seed = seed
+        self._device = next(model.parameters()).device
+        self._count = 0 if not has_posterior else WEIGHT_DRAWS if count is None else count
+
+    def __len__(self) -> int:
+        return max(self._count, 1)
+
+    @property
+    def are_drawn(self) -> bool:
+        """Whether there is anything to draw."""
+        return self._count > 0
+
+    @contextmanager
+    def at(self, number: int) -> Iterator[None]:
+        """Let the model have the weights of draw ``number``, from 0."""
+        if not self.are_drawn:
+            yield
+            return
+        pair, mirrored = divmod(number, 2)
+        generator = torch.Generator(self._device).manual_seed(torch_seed(self._seed, "weights", pair))
+        try:
+            with torch.no_grad():
+                self._model.resample_weights(generator, -1.0 if mirrored else 1.0)
+            yield
+        finally:
+            self._model.clear_weights()
