@@ -5,9 +5,24 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.drawing import COLOURS, HATCHES, INK, PAPER, Figure, in_words, line, single, style, to_svg
+from evaluation.drawing import (
+    COLOURS,
+    DASHES,
+    HATCHES,
+    INK,
+    MARKERS,
+    PAPER,
+    Figure,
+    in_words,
+    line,
+    single,
+    style,
+    to_svg,
+)  # fmt: skip
 from mnar_recsys.checks import as_finite, check_same_length
 from mnar_recsys.errors import DataError
+
+_SELECTION = "selection between the ends of the scale (nats)"
 
 
 def selection_curve(
@@ -146,3 +161,64 @@ def _without_start(curves: list[NDArray[np.float64]]) -> tuple[float, float]:
     low, high = float(np.quantile(values, 0.1)), float(values.max())
     spread = max(high - low, 1e-6 * max(abs(high), 1.0))
     return max(float(values.min()), low - 0.5 * spread) - 0.05 * spread, high + 0.08 * spread
+
+
+def selection_profile(
+    selections: ArrayLike, relative: ArrayLike, errors: ArrayLike, *, fitted: float, plausible: float
+) -> Figure:
+    """Draw the log-likelihood of a log by the selection that was held.
+
+    Parameters
+    ----------
+    selections, relative, errors
+        Selection between the ends of the scale, log-likelihood less the highest, and its standard error, in nats, (n,)
+        each, by rising selection.
+    fitted
+        The fitted selection: a vertical line.
+    plausible
+        How far below the highest is still plausible, in nats: a horizontal line.
+
+    Raises
+    ------
+    DataError
+        If the arrays differ in length, or hold a value that is not finite.
+    """
+    x, y, error = (as_finite(name, values) for name, values in (
+        ("selections", selections), ("log-likelihoods", relative), ("standard errors", errors)))  # fmt: skip
+    check_same_length(selections=x, relative=y, errors=error)
+    with style():
+        canvas, axes = single(
+            "selection between the ends of the scale (nats)", "log-likelihood less\nthe highest (nats)"
+        )
+        axes.axhline(-plausible, color=INK, linewidth=1.0, linestyle=DASHES[2], label=f"{plausible:g} nats below")
+        axes.axvline(fitted, color=INK, linewidth=1.0, linestyle=DASHES[1], label="fitted")
+        axes.errorbar(x, y, yerr=2 * error, color=COLOURS[0], marker=MARKERS[0], markersize=5, linewidth=1.8)
+        axes.legend()
+        return Figure(to_svg(canvas), f"Line chart of log-likelihood by selection: {in_words(x, y)}.")
+
+
+def mean_by_selection(selections: ArrayLike, means: ArrayLike, *, given: float) -> Figure:
+    """Draw the predicted mean rating of unrated cells by the selection that was held.
+
+    Parameters
+    ----------
+    selections, means
+        Selection between the ends of the scale in nats, and mean in rating points, (n,) each, by rising selection.
+    given
+        Mean of the given ratings: a horizontal line.
+
+    Raises
+    ------
+    DataError
+        If the arrays differ in length, or hold a value that is not finite.
+    """
+    x, y = as_finite("selections", selections), as_finite("means", means)
+    check_same_length(selections=x, means=y)
+    with style():
+        canvas, axes = single(
+            "selection between the ends of the scale (nats)", "mean of unrated cells\n(rating points)"
+        )
+        axes.axhline(given, color=INK, linewidth=1.0, linestyle=DASHES[2], label="given ratings")
+        line(axes, x, y, 0, "unrated cells, predicted")
+        axes.legend()
+        return Figure(to_svg(canvas), f"Line chart of the predicted mean by selection: {in_words(x, y)}.")

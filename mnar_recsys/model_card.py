@@ -8,7 +8,8 @@ from mnar_recsys.model_folder import FittedModel
 _LIMITS = """\
 - The ratings that were never given are inferred from a model of why ratings are given. Observed data alone cannot
   prove that model right: another data distribution with another selection can fit the same log equally well.
-- Intervals are conditional on the fitted parameters; they do not contain the uncertainty of the parameters.
+- Intervals contain the uncertainty of the items' weights where these have a posterior (item_weights: variational); all
+  else, and everything where they are points, is taken as fitted.
 - People or items without ratings get the prior; such predictions are flagged `cold`.
 """
 

@@ -33,6 +33,8 @@ MAY_IMPORT = {
 FRONT = {
     "mnar_recsys.model_folder": FLOOR | {"mnar_recsys.data", "mnar_recsys.model"},
     "mnar_recsys.model_card": FLOOR | {"mnar_recsys.data", "mnar_recsys.model", "mnar_recsys.model_folder"},
+    "mnar_recsys.sensitivity": FLOOR
+    | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder")},
     "mnar_recsys.recommender": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "model_card")},
 }

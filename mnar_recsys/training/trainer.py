@@ -169,7 +169,7 @@ class Trainer:
         self.model.resample_weights(generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             weights, _ = self.model.log_weights(batch, noise, self.estimator, cell_noise)
-            weight_cost = self._weight_cost() / len(self.train_users)
+            weight_cost = self.weight_cost() / len(self.train_users)
             loss = weight_cost - importance_bound(weights.total).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -184,7 +184,7 @@ class Trainer:
         self.progress.step = step + 1
         return _terms(weights, float(weight_cost.detach()))
 
-    def _weight_cost(self) -> Tensor:
+    def weight_cost(self) -> Tensor:
         """Return what the items' weights, the slope and the maps from features cost once a pass over the data, nats."""
         model, config = self.model, self.model_config
         rest = model.missing.log_prior(config.selection_prior_sd) + model.log_feature_prior(config.feature_prior_sd)

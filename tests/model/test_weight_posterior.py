@@ -65,7 +65,7 @@ def test_kl_of_a_step_is_counted_once_a_pass_over_the_users(log: RatingLog) -> N
     """The weights' gradient with the rated cells' likelihood switched off is that of KL / N."""
     settings = Settings().replace({"samples": 2, "stop": "never", "item_weights": "variational"})
     trainer = Trainer(build_model(settings.model, log, 0), log, settings, seed=0)
-    cost = trainer._weight_cost()
+    cost = trainer.weight_cost()
     (gradient,) = torch.autograd.grad(cost, trainer.model.exposure.posterior.log_prior_sd)
     posterior, weight = trainer.model.exposure.posterior, trainer.model.exposure.weight
     coupled = torch.nn.functional.pad(

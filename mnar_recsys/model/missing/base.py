@@ -16,6 +16,10 @@ TYPICAL_SELECTION = 1.2
 the median of its prior. A log too small to move it stays near it: who states a sign states that there is selection."""
 
 
+# Nats between the ends of the scale, below which slopes have no proportions to speak of.
+_NO_SLOPE = 1e-3
+
+
 class MissingModel(nn.Module, ABC):
     """logit pi_ij = logit P(s_ij = 1 | x_ij) for items j, with a bias b_j for each item.
 
@@ -48,6 +52,10 @@ class MissingModel(nn.Module, ABC):
         """Slope a rating point, (1,) or (P,), and intercept (P,) where the logit is linear in the rating, else None."""
         return None
 
+    def slopes(self) -> "Slope | None":
+        """Return the slopes that say how strongly the rating is selected on, or None where there are none to learn."""
+        return None
+
     def log_prior(self, sd: float | None) -> Tensor | float:  # noqa: ARG002
         """Log density, up to a constant, of the selection between the ends of the scale: a scalar. Here there is none.
 
@@ -77,9 +85,20 @@ class Slope(nn.Module):
         self.units = units
         start = 0.0 if sign == "free" else float(torch.log(torch.expm1(torch.tensor(TYPICAL_SELECTION / units))))
         self.raw = nn.Parameter(torch.full((size,), start))
+        self.held: Tensor | None = None
+
+    def hold(self, strength: float) -> None:
+        """Fix the slopes: so many nats between the ends of the scale, of either sign, in the proportions they have."""
+        now = self().detach()
+        total = self.units * now.mean()
+        proportions = now / total if abs(float(total)) > _NO_SLOPE else torch.full_like(now, 1 / self.units)
+        self.held = strength * proportions
+        self.raw.requires_grad_(False)
 
     def forward(self) -> Tensor:
         """Return the slopes (size,)."""
+        if self.held is not None:
+            return self.held
         if self.sign == "free":
             return self.raw
         slope = nn.functional.softplus(self.raw)
@@ -87,7 +106,7 @@ class Slope(nn.Module):
 
     def log_prior(self, sd: float | None) -> Tensor | float:
         """Log density of the selection between the ends, units times the mean slope; see ``MissingModel.log_prior``."""
-        if sd is None or self.sign == "free":
+        if sd is None or self.sign == "free" or self.held is not None:
             return 0.0
         strength = self.units * self().abs().mean()
         return -0.5 * ((torch.log(strength) - math.log(TYPICAL_SELECTION)) / sd) ** 2

@@ -51,6 +51,10 @@ class Logistic(MissingModel):
         slope: Tensor = self.slope() / self.unit
         return slope, self.bias() - slope * self.centre
 
+    def slopes(self) -> Slope:
+        """Return the slope, in nats a quarter of the scale."""
+        return self.slope
+
     def log_prior(self, sd: float | None) -> Tensor | float:
         """Log density of the selection between the ends of the scale."""
         return self.slope.log_prior(sd)
@@ -82,6 +86,10 @@ class PerLevel(MissingModel):
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Return w[x] + b_j."""
         return self.selection(ratings) + self.bias(items)
+
+    def slopes(self) -> Slope:
+        """Return the increments from level to level, in nats."""
+        return self.increments
 
     def log_prior(self, sd: float | None) -> Tensor | float:
         """Log density of the selection between the ends of the scale."""

@@ -1,0 +1,102 @@
+"""The profile of the selection: what is held, what is said of it, and what must not be claimed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from factories import log_of, random_matrix, tiny_model
+from scipy.special import expit
+
+from mnar_recsys import MNARRecommender, RatingLog, simulate_ratings
+from mnar_recsys.data import RatingScale
+from mnar_recsys.errors import ConfigError
+from mnar_recsys.sensitivity import Profile, ProfilePoint, default_grid, selection_profile
+
+
+@pytest.mark.parametrize("missing", ["shared", "per-item", "per-level"])
+@pytest.mark.parametrize("strength", [-1.5, 0.0, 2.0])
+def test_a_held_slope_has_the_strength_and_keeps_its_proportions(missing: str, strength: float) -> None:
+    part = tiny_model(log_of(random_matrix(7, 5, seed=2)), seed=3, missing=missing).missing
+    before = part.slopes()().detach()
+    part.slopes().hold(strength)
+    low, _, high = part.selection(torch.tensor([1.0, 2.0, 3.0])).tolist()
+    assert high - low == pytest.approx(strength, abs=1e-5)
+    after = part.slopes()()
+    np.testing.assert_allclose(after * before.sum(), before * after.sum(), atol=1e-5)
+    assert not part.slopes().raw.requires_grad
+    assert part.log_prior(0.5) == 0.0
+
+
+def test_a_model_without_a_slope_is_refused() -> None:
+    log = log_of(random_matrix(12, 5, seed=2))
+    fitted = MNARRecommender(missing="ignorable", max_steps=2, device="cpu").fit(log).fitted
+    with pytest.raises(ConfigError, match="'ignorable' has none"):
+        selection_profile(fitted)
+
+
+def test_the_grid_holds_no_selection_the_fitted_one_and_both_signs() -> None:
+    assert default_grid(1.0) == (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+    assert default_grid(-2.0) == (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
+    assert 0.1 in default_grid(0.1)
+    assert max(default_grid(0.1)) == 1.2
+
+
+def profile_of(relative: dict[float, float], error: float = 0.0) -> Profile:
+    point = ProfilePoint(0.0, 0.0, error, 2.5, None, 0.8)
+    return Profile(tuple(replace(point, selection=s, relative=r) for s, r in relative.items()), 1.0)
+
+
+def test_verdicts() -> None:
+    sharp = profile_of({-1: -90, 0: -40, 0.5: -9, 1: 0, 1.5: -8, 2: -30})
+    assert [point.selection for point in sharp.plausible] == [1]
+    assert sharp.verdict().startswith("Identified, if decoder and missing model have the right form: people rate what ")
+    assert "what they dislike" in profile_of({-2: -30, -1.2: -1, -1: 0, 0: -20}).verdict()
+    assert profile_of({-1: -9, 0: -5, 0.5: -1, 1: 0, 2: -1, 3: -9}).verdict().startswith("Weakly identified")
+    open_ended = profile_of({0: -5, 1: -1, 2: 0}).verdict()
+    assert open_ended.startswith("Weakly identified")
+    assert "perhaps values beyond those tried" in open_ended
+    for flat in ({-1: -4, 0: -1, 1: 0, 2: -4}, {-1: -0.5, 0: -20, 1: 0}, {0: 0, 1: -5}):
+        assert profile_of(flat).verdict().startswith("Not identified")
+    # What the Monte Carlo error leaves open is open.
+    assert profile_of({-1: -4, 0: -3, 1: 0, 2: -4}).verdict().startswith("Identified")
+    assert profile_of({-1: -4, 0: -3, 1: 0, 2: -4}, error=1.0).verdict().startswith("Not identified")
+
+
+@pytest.mark.slow
+def test_a_strong_selection_is_seen_and_its_strength_recovered() -> None:
+    data = simulate_ratings("monotone", n_users=800, n_items=60, seed=1, ratings_per_user=20)
+    settings = {"missing": "shared", "exposure_size": 0, "exposure_sees_taste": False, "latent_size": 4}
+    fitted = MNARRecommender(max_steps=800, device="cpu", **settings).fit(data.train, seed=0).fitted
+    profile = selection_profile(fitted, [0.0, 1.2, 2.4, 3.6], steps=200)
+    best = max(profile.points, key=lambda point: point.relative)
+    assert best.selection == 2.4  # truth: .6 a star
+    assert best.relative == 0.0
+    assert profile.points[0].relative < -20
+    assert not profile.verdict().startswith("Not identified")
+    means = [point.mean for point in profile.points]
+    assert means == sorted(means, reverse=True)  # the more selection, the lower what was never rated
+    assert profile.points[2].overlap > profile.points[0].overlap - 0.05
+
+
+@pytest.mark.slow
+def test_two_truths_with_one_observed_law_are_not_told_apart() -> None:
+    """Ratings N(1, 1) given with probability sigmoid(2 x - 4) look like N(3, 1) with sigmoid(4 - 2 x) (ICDE 2024)."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(1.0, 1.0, size=(1500, 4))
+    users, items = np.nonzero(rng.random(x.shape) < expit(2 * x - 4))
+    log = RatingLog.from_arrays(
+        users, items, x[users, items], scale=RatingScale(-4.0, 8.0), user_ids=np.arange(1500), catalogue=np.arange(4)
+    )
+    model = MNARRecommender(
+        missing="shared", latent_size=1, exposure_size=0, exposure_sees_taste=False, user_activity=False,
+        item_weights="point", selection_prior_sd=None, stop="never", max_steps=600, device="cpu",
+    )  # fmt: skip
+    slope = 2.0 * 12.0  # nats between the ends of the scale
+    profile = selection_profile(model.fit(log, seed=0).fitted, [-slope, 0.0, slope], steps=1000)
+    disliked, none, liked = (point.relative for point in profile.points)
+    assert none < -10
+    assert abs(liked - disliked) < 4
+    assert profile.points[2].mean == pytest.approx(1.0, abs=0.3)
+    assert profile.points[0].mean == pytest.approx(3.0, abs=0.3)
+    assert profile.verdict().startswith("Not identified")
