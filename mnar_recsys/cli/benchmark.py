@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mnar_recsys.cli.options import Columns, Duplicates, Ids, ItemFeatures, Layout, Scale, UserFeatures
+from mnar_recsys.errors import ConfigError
 
 
 def benchmark(
@@ -15,6 +16,12 @@ def benchmark(
     mcar_labels: Annotated[
         Path | None, typer.Option(help="Randomly collected ratings that methods may train on; none may be in --test.")
     ] = None,
+    label_share: Annotated[
+        float,
+        typer.Option(
+            min=0, max=0.9, help="Share of --test that methods may train on; drawn at random, the rest is scored."
+        ),
+    ] = 0,
     user_features: UserFeatures = None,
     item_features: ItemFeatures = None,
     models: Annotated[str, typer.Option(help="Names with commas between them, or all.")] = "all",
@@ -58,11 +65,13 @@ def benchmark(
     check_writable(out)
     log = read_log(train, columns=columns, scale=scale, duplicates=duplicates, ids=ids, layout=layout)
     log = with_features(log, user_features, item_features)
+    if label_share > 0 and mcar_labels is not None:
+        raise ConfigError("give --label-share or --mcar-labels; found both")
     surveyed, labels = (
         None if path is None else read_log(path, columns=columns, like=log, duplicates=duplicates, layout=layout)
         for path in (test, mcar_labels)
     )
     assert surveyed is not None  # noqa: S101
-    split, scored = benchmark_split(protocol, log, surveyed, labels)
+    split, scored = benchmark_split(protocol, log, surveyed, labels if label_share == 0 else label_share)
     request = Request(split, scored, out, models, range(seeds), jobs, settings, tune=tune, off_policy=off_policy)
     say(run_benchmark_command(request))

@@ -112,9 +112,11 @@ def run_benchmark_command(request: Request) -> str:
 
 
 def benchmark_split(
-    name: str, chosen: RatingLog, surveyed: RatingLog, labels: RatingLog | None
+    name: str, chosen: RatingLog, surveyed: RatingLog, labels: RatingLog | float | None
 ) -> tuple[Split, Protocol]:
     """Return the split of a protocol, and the protocol whose metrics stand beside the errors.
+
+    ``labels`` may be trained on: a log of its own, or a share of ``surveyed`` to be drawn.
 
     P1 keeps ratings as they are, with the metrics of P2 beside its own on stars from 1 to 5. The others are run on
     labels of 0 and 1, as their papers do.
@@ -127,17 +129,22 @@ def benchmark_split(
     if name not in PROTOCOLS:
         raise ConfigError(f"--protocol must be one of {', '.join(PROTOCOLS)}; found {name!r}")
     protocol = PROTOCOLS[name]
-    threshold = protocol.threshold
-    if threshold is None:
-        levels = chosen.scale.levels
-        is_stars = levels is not None and levels.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
-        return Split(mnar_train=chosen, mcar_labels=labels, mcar_test=surveyed), P2 if is_stars else protocol
     if protocol.label_share and labels is not None:
-        raise ConfigError(f"{name} draws its labels from --test; found --mcar-labels as well. Leave it out")
-    split = make_split(protocol, as_labels(chosen, threshold), as_labels(surveyed, threshold)).split
+        raise ConfigError(f"{name} draws its labels from --test; found others as well. Leave them out")
+    if isinstance(labels, float):
+        protocol, labels = replace(protocol, label_share=labels), None
+    threshold = protocol.threshold
+    if threshold is not None:
+        chosen, surveyed = as_labels(chosen, threshold), as_labels(surveyed, threshold)
+        labels = None if labels is None else as_labels(labels, threshold)
+    split = make_split(protocol, chosen, surveyed).split
     if labels is not None:
-        split = replace(split, mcar_labels=as_labels(labels, threshold))
-    return split, protocol.on_labels()
+        split = replace(split, mcar_labels=labels)
+    if threshold is not None:
+        return split, protocol.on_labels()
+    levels = chosen.scale.levels
+    is_stars = levels is not None and levels.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    return split, P2 if is_stars else protocol
 
 
 def choose_propensity(name: str, split: Split) -> str:

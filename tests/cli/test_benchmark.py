@@ -151,7 +151,19 @@ def test_label_protocols_train_and_score_on_labels(cli: Cli, world: Path, tmp_pa
 def test_p3_draws_its_own_labels(cli: Cli, world: Path, tmp_path: Path) -> None:
     labels = ("--mcar-labels", world / "mcar_labels.csv")
     done = cli("benchmark", *files_of(world), *labels, "--protocol", "P3", "--out", tmp_path)
-    assert "P3 draws its labels from --test; found --mcar-labels as well" in done.error()
+    assert "P3 draws its labels from --test; found others as well" in done.error()
+
+
+def test_labels_can_be_a_share_of_the_test(cli: Cli, world: Path, tmp_path: Path) -> None:
+    call = ("benchmark", *files_of(world), "--models", "constant_mcar", "--seeds", 1, "--label-share", 0.25)
+    assert cli(*call, "--out", tmp_path / "b").code == 0
+    rows = pd.read_csv(tmp_path / "b" / "results.csv")
+    n_test = len(pd.read_csv(world / "test.csv"))
+    assert set(rows["mcar_labels"]) == {int(0.25 * n_test)}
+    text = (tmp_path / "b" / "table.md").read_text(encoding="utf-8")
+    assert f"mcar_test {n_test - int(0.25 * n_test)}" in text
+    both = cli(*call, "--mcar-labels", world / "mcar_labels.csv", "--out", tmp_path / "c")
+    assert "give --label-share or --mcar-labels; found both" in both.error()
 
 
 def test_errors_are_estimated_without_the_test(cli: Cli, world: Path, tmp_path: Path) -> None:
