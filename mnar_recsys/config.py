@@ -74,6 +74,11 @@ class ModelConfig(_Settings):
     survey_could_be_rated: bool = True
     """Whether people asked in a survey could have rated these items by choice, and did not; false where they were asked
     before the log began, or about what was not on offer."""
+    population_marginal: tuple[float, ...] | None = None
+    """Shares of the rating levels, rising, among what people would say of randomly chosen items, where a survey told
+    these and nothing else. Weaker than the answers themselves."""
+    population_size: int = Field(default=1000, ge=1)
+    """How many answers stand behind `population_marginal`."""
     gumbel_temperature: float = Field(default=0.5, gt=0)
     """Temperature of the Gumbel-softmax draws of the sampled estimator on levels."""
     quadrature_nodes: int = Field(default=8, ge=2, le=64)
@@ -99,6 +104,13 @@ class ModelConfig(_Settings):
             sees_taste = is_small
         decided = {"decoder": decoder, "missing": missing, "item_weights": weights, "exposure_sees_taste": sees_taste}
         return self.model_copy(update=decided)
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> Self:
+        shares = self.population_marginal
+        if shares is not None and (min(shares, default=-1) < 0 or abs(sum(shares) - 1) > 0.01):
+            raise ValueError(f"population_marginal must be shares that sum to 1; found {shares}")
+        return self
 
     @model_validator(mode="after")
     def _known_mechanism_is_given(self) -> Self:

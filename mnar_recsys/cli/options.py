@@ -38,6 +38,13 @@ KnownPropensities = Annotated[
         help="Known P(rated | rating), linear in the log-odds between; implies --missing known.", metavar="1=.02,5=.1"
     ),
 ]
+PopulationMarginal = Annotated[
+    str | None,
+    typer.Option(
+        help="Shares of the rating levels, lowest first, among answers about random items, if a survey told them.",
+        metavar="P,P,...",
+    ),
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
@@ -93,3 +100,15 @@ def parse_propensities(text: str | None) -> tuple[tuple[float, float], ...] | No
             f"1=.02,5=.1; found {text!r}"
         )
     return points
+
+
+def parse_shares(text: str | None) -> tuple[float, ...] | None:
+    """Return the shares of ``.5,.3,.2``; raise ConfigError for anything else."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--population-marginal needs shares with commas between them, such as .5,.25,.15,.06,.04; found {text!r}"
+        ) from error

@@ -13,11 +13,13 @@ from mnar_recsys.cli.options import (
     ItemFeatures,
     KnownPropensities,
     Layout,
+    PopulationMarginal,
     Scale,
     Seed,
     UserFeatures,
     make_settings,
     parse_propensities,
+    parse_shares,
 )
 from mnar_recsys.cli.terminal import say
 from mnar_recsys.config import DecoderName, MissingName, Sign
@@ -44,6 +46,7 @@ def train(
         Path | None,
         typer.Option(help="Randomly collected ratings to train on as well; never those you will evaluate on."),
     ] = None,
+    population_marginal: PopulationMarginal = None,
     user_features: UserFeatures = None,
     item_features: ItemFeatures = None,
     items: Annotated[
@@ -67,6 +70,7 @@ def train(
         "missing": "known" if points and missing is None else missing,
         "sign": sign,
         "known_propensities": points,
+        "population_marginal": parse_shares(population_marginal),
     }
     chosen = make_settings(preset, options, settings or [])
 

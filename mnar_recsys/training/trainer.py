@@ -16,6 +16,7 @@ from mnar_recsys.model.batch import UserBatch, iterate_batches, make_batch
 from mnar_recsys.model.bound import LogWeights, effective_sample_size, importance_bound
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.rng import numpy_generator, torch_seed
+from mnar_recsys.training.population import PopulationMarginal
 from mnar_recsys.training.state import Progress, copy_weights
 
 _RATE_CUT = 4.0
@@ -79,6 +80,10 @@ class Trainer:
         self.seed = seed
         self.estimator = model.estimator(marginal=settings.model.estimator == "marginal")
         self.sampled = settings.model.estimator == "sampled"
+        shares = settings.model.population_marginal
+        self.population = (
+            None if shares is None else PopulationMarginal(shares, settings.model.population_size, log.scale)
+        )
         self.train_users, self.held_out = self._split_users()
         self.progress = Progress()
         self.best = copy_weights(model)
@@ -168,9 +173,12 @@ class Trainer:
             cell_noise = self.model.decoder.noise(shape, generator)
         self.model.resample_weights(generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            weights, _ = self.model.log_weights(batch, noise, self.estimator, cell_noise)
+            weights, z = self.model.log_weights(batch, noise, self.estimator, cell_noise)
             weight_cost = self.weight_cost() / len(self.train_users)
             loss = weight_cost - importance_bound(weights.total).mean()
+            if self.population is not None:
+                survey = self.population.log_likelihood(self.model, z, weights.total, generator)
+                loss = loss - survey / len(self.train_users)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)

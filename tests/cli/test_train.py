@@ -259,3 +259,12 @@ def test_features_from_files(cli: Cli, ratings: Path, tmp_path: Path) -> None:
     assert log.item_features.names == ("price",)
     line = cli("train", ratings, "--out", tmp_path / "n", "--user-features", tmp_path / "none.csv").error()
     assert str(tmp_path / "none.csv") in line
+
+
+def test_shares_of_the_population(cli: Cli, ratings: Path, tmp_path: Path) -> None:
+    given = ["--population-marginal", ".5,.2,.1,.1,.1", "--set", "population_size=500"]
+    assert cli("train", ratings, "--out", tmp_path / "m", *given, *QUICK).code == 0
+    model = read_model(tmp_path / "m").settings.model
+    assert (model.population_marginal, model.population_size) == ((0.5, 0.2, 0.1, 0.1, 0.1), 500)
+    for wrong, expected in ((".5,x", "--population-marginal needs shares"), (".5,.6", "shares that sum to 1")):
+        assert expected in cli("train", ratings, "--out", tmp_path / "n", "--population-marginal", wrong).error()
