@@ -16,9 +16,11 @@ from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.indexing import lift, masked_sum
 from mnar_recsys.model.missing import MissingModel
 
-# Cells (S x B x I) worked on at a time: a block's temporaries then fit the processor's cache, and memory does not
-# grow with the batch, since the backward pass recomputes a block instead of storing it.
+# Cells (S x B x I) worked on at a time: a block's temporaries then fit the processor's cache.
 BLOCK_CELLS = 250_000
+# Up to so many cells a step, the backward pass finds what it needs stored, some 50 to 100 bytes a cell; beyond, it
+# computes a block again, which costs a third more time, and memory does not grow with the batch.
+STORED_CELLS = 4_000_000
 
 ALL_ITEMS = slice(None)
 
@@ -52,7 +54,7 @@ class MissingTerm(ABC):
                 batch.block(users.start, users.stop),
                 None if noise is None else noise[:, users],
             )
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() and taste.shape[0] * batch.n_users * self.decoder.n_items > STORED_CELLS:
                 part = checkpoint(self._block, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 part = self._block(*arguments)

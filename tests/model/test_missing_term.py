@@ -12,6 +12,7 @@ from scipy import integrate
 from scipy.special import expit
 from scipy.stats import norm
 
+from mnar_recsys.model import missing_term
 from mnar_recsys.model.batch import make_batch
 from mnar_recsys.model.decoders import GaussianRatings, LevelRatings, OrdinalRatings, RatingDistribution
 from mnar_recsys.model.decoders.base import DrawnRatings
@@ -201,7 +202,9 @@ def test_sure_dislike_under_falling_selection_is_a_number(kind: str) -> None:
 @pytest.mark.parametrize("marginal", [True, False])
 @pytest.mark.parametrize("decoder", ["categorical", "ordinal", "gaussian"])
 @pytest.mark.parametrize("missing", ["shared", "per-item", "ignorable"])
-def test_block_size_changes_neither_value_nor_gradient(decoder: str, missing: str, marginal: bool) -> None:
+def test_neither_blocks_nor_recomputation_change_value_or_gradient(
+    monkeypatch: pytest.MonkeyPatch, decoder: str, missing: str, marginal: bool
+) -> None:
     log = log_of(random_matrix(7, 5, seed=2))
     model = tiny_model(log, decoder=decoder, missing=missing, user_activity=True, exposure_size=2)
     batch = make_batch(log, np.arange(7))
@@ -210,13 +213,14 @@ def test_block_size_changes_neither_value_nor_gradient(decoder: str, missing: st
     noise = model.decoder.noise((3, 7, 5), torch.Generator().manual_seed(2))
     term = model.estimator(marginal=marginal)
     results = []
-    for cells in (1, 3 * 5 * 2, 10**6):
+    for cells, stored in ((1, 0), (3 * 5 * 2, 0), (3 * 5 * 2, 10**6), (10**6, 0), (10**6, 10**6)):
+        monkeypatch.setattr(missing_term, "STORED_CELLS", stored)
         value = term(z, z_x, batch, noise, block_cells=cells)
         model.zero_grad()
         z_x.grad = None
         value.sum().backward()
         results.append([value.detach(), z_x.grad, *[p.grad for p in model.parameters() if p.grad is not None]])
-        with torch.no_grad():  # the path without recomputation
+        with torch.no_grad():
             torch.testing.assert_close(term(z, z_x, batch, noise, block_cells=cells), value.detach())
     for other in results[1:]:
         for mine, theirs in zip(results[0], other, strict=True):
