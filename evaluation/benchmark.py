@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,7 @@ Pairs = tuple[NDArray[Any], NDArray[Any]]
 """Ids of users and of items, (n,) each."""
 
 _FACTS = b"mnar_recsys"
+_SECONDS_TO_STOP = 10.0
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -270,11 +271,7 @@ def worker_pool(jobs: int, modules: Iterable[str] = ()) -> Iterator[ProcessPoolE
             try:
                 yield pool
             except BaseException:
-                # An interrupt ends the run now, and not when all that was submitted is done.
-                workers = list((pool._processes or {}).values())
-                pool.shutdown(wait=False, cancel_futures=True)
-                for worker in workers:
-                    worker.terminate()
+                _stop_now(pool)
                 raise
     finally:
         for name, value in before.items():
@@ -282,3 +279,21 @@ def worker_pool(jobs: int, modules: Iterable[str] = ()) -> Iterator[ProcessPoolE
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _stop_now(pool: ProcessPoolExecutor) -> None:
+    """End a pool without waiting for what was handed to it: an interrupt ends the run now.
+
+    The pool's own thread may start a worker for what is already in its queue, so they are ended until it is through.
+    """
+    inside: Any = pool
+    workers, thread, queue = inside._processes or {}, inside._executor_manager_thread, inside._call_queue
+    pool.shutdown(wait=False, cancel_futures=True)
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    while thread is not None and thread.is_alive() and time.monotonic() < deadline:
+        for worker in list(workers.values()):
+            worker.kill()
+        thread.join(0.05)
+    # What was still being handed over is read by nobody; before Python 3.12 the pool would wait for it.
+    with suppress(OSError):
+        queue._reader.close()

