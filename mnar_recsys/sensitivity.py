@@ -3,8 +3,9 @@
 The selection between the ends of the scale is held at several values, everything else is fitted again from where it
 was, and the joint bounds are compared: a profile likelihood, as far as the bound is tight. A flat profile means that
 the log does not tell, and that what is predicted rests on the stated sign and on priors. A steep one means that it
-tells if the decoder and the missing model have the right form; of that no log can say anything. Each fit starts from the
-fitted weights: an explanation that lies far from them, such as the mirror image of Zhang et al. (ICDE 2024), can be missed.
+tells if the decoder and the missing model have the right form; of that no log can say anything. Each fit starts from
+the fitted weights: an explanation that lies far from them, such as the mirror image of Zhang et al. (ICDE 2024), can
+be missed.
 """
 
 import copy
