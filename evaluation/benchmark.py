@@ -288,12 +288,13 @@ def _stop_now(pool: ProcessPoolExecutor) -> None:
     """
     inside: Any = pool
     workers, thread, queue = inside._processes or {}, inside._executor_manager_thread, inside._call_queue
-    pool.shutdown(wait=False, cancel_futures=True)
-    deadline = time.monotonic() + _SECONDS_TO_STOP
-    while thread is not None and thread.is_alive() and time.monotonic() < deadline:
+    start = time.monotonic()
+    while thread is not None and thread.is_alive() and time.monotonic() < start + _SECONDS_TO_STOP:
         for worker in list(workers.values()):
             worker.kill()
         thread.join(0.05)
-    # What was still being handed over is read by nobody; before Python 3.12 the pool would wait for it.
-    with suppress(OSError):
-        queue._reader.close()
+        if time.monotonic() > start + 1.0:
+            # What was being handed over is read by nobody; before Python 3.12 the pool would wait for it.
+            with suppress(OSError):
+                queue._reader.close()
+    pool.shutdown(wait=False, cancel_futures=True)

@@ -294,7 +294,7 @@ def test_predictions_are_distributions_on_the_scale(request: pytest.FixtureReque
         assert ((found.propensity > 0) & (found.propensity < 1)).all()
         assert (found.sd > 0).all()
         assert (found.mean_se <= found.sd + 1e-5).all()  # the spread of the mean is part of the spread
-        assert ((found.ess >= 1 - 1e-3) & (found.ess <= 256 + 0.1)).all()
+        assert ((found.ess >= 1 - 1e-3) & (found.ess <= model.predictor.n_draws + 0.1)).all()
         if found.levels is not None:
             np.testing.assert_allclose(found.levels.sum(1), 1, rtol=1e-5)
             np.testing.assert_allclose(found.levels @ scale.levels, found.mean, rtol=1e-4)

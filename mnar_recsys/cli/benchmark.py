@@ -1,5 +1,6 @@
 """``benchmark``: many methods, one protocol, one table."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -67,11 +68,8 @@ def benchmark(
     log = with_features(log, user_features, item_features)
     if label_share > 0 and mcar_labels is not None:
         raise ConfigError("give --label-share or --mcar-labels; found both")
-    surveyed, labels = (
-        None if path is None else read_log(path, columns=columns, like=log, duplicates=duplicates, layout=layout)
-        for path in (test, mcar_labels)
-    )
-    assert surveyed is not None  # noqa: S101
-    split, scored = benchmark_split(protocol, log, surveyed, labels if label_share == 0 else label_share)
+    read = partial(read_log, columns=columns, like=log, duplicates=duplicates, layout=layout)
+    labels = label_share or (None if mcar_labels is None else read(mcar_labels))
+    split, scored = benchmark_split(protocol, log, read(test), labels)
     request = Request(split, scored, out, models, range(seeds), jobs, settings, tune=tune, off_policy=off_policy)
     say(run_benchmark_command(request))
