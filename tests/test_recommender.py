@@ -354,7 +354,7 @@ def test_a_label_tells_of_its_person_but_its_cell_was_not_rated_by_choice(log: R
     other = model.condition_on(replace(both, ratings=changed))
     elsewhere = np.setdiff1d(both.catalogue.ids, [item])
     assert not np.array_equal(model.predict([user] * 7, elsewhere), other.predict([user] * 7, elsewhere))
-    # Its own cell is predicted as an unrated one: lower than a rated one where people rate what they like.
+    # Its own cell is predicted as one that was not rated by choice.
     as_rated = model.condition_on(replace(both, surveyed=np.zeros(both.n_ratings, dtype=bool)))
     assert model.predictor._status(both.rows[[place]], both.items[[place]]) == UNRATED
     assert as_rated.predictor._status(both.rows[[place]], both.items[[place]]) == RATED

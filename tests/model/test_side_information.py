@@ -96,3 +96,10 @@ def test_without_features_or_told_to_ignore_them_nothing_is_there(log: RatingLog
     batch = make_batch(log, np.arange(9))
     assert deaf.prior_mean(batch) == 0.0
     assert len(list(feature_weights(tiny_model(log, exposure_size=1)))) == 7
+
+
+@pytest.mark.parametrize("adjust", [True, False])
+def test_a_mechanism_that_is_given_stays_as_given(log: RatingLog, adjust: bool) -> None:
+    given = ((1.0, 0.1), (3.0, 0.4))
+    model = tiny_model(log, missing="known", known_propensities=given, known_adjust=adjust)
+    assert (model.missing.effect is not None) == adjust

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mnar_recsys.data import FeatureTable
 from mnar_recsys.model.missing.base import MissingModel, Slope, interpolate
 
 
@@ -34,6 +35,11 @@ class Known(MissingModel):
             nn.init.constant_(self.steepness.raw, float(torch.log(torch.expm1(torch.tensor(1.0)))))
         else:
             self.item_bias = nn.Parameter(torch.zeros_like(item_log_odds), requires_grad=False)
+
+    def know_items(self, table: FeatureTable) -> None:
+        """Let features decide where the biases are expected, where there are any to learn; what is given stays."""
+        if self.steepness is not None:
+            super().know_items(table)
 
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Return the given log-odds at the ratings, adjusted if asked for."""
