@@ -1,7 +1,7 @@
 """Settings: frozen, validated, unknown keys refused. Every field says what it does; presets are named here."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +13,7 @@ Sign = Literal["positive", "negative", "free"]
 EstimatorName = Literal["marginal", "sampled"]
 Stop = Literal["auto", "held-out", "converged", "never"]
 
+LEAST_STEPS_BETWEEN_LOOKS = 50
 SMALL_LOG = 10_000
 """Ratings below which a log is small: the items' weights get a variational posterior, the exposure sees the taste."""
 
@@ -148,8 +149,12 @@ class TrainingConfig(_Settings):
     """At most this many users are held out."""
     validation_samples: int = Field(default=30, ge=1)
     """Importance samples a held-out user."""
-    evaluate_every: int = Field(default=50, ge=1)
-    """Steps between two looks at the bound; a checkpoint is written at each."""
+    sampled_items: Literal["auto", "all"] | Annotated[int, Field(ge=1)] = "auto"
+    """Items of the missing-entry term in a training step: `all`, or so many, drawn anew for each step and weighted.
+    `auto`: all up to 3,000 items and where the items' weights are variational, else 1,000."""
+    evaluate_every: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Steps between two looks at the bound; a checkpoint is written at each. `auto`: 50, and at least a quarter of a
+    pass over the users."""
     patience: int = Field(default=4, ge=1)
     """Looks without a better bound before the learning rate is cut, or training stops."""
     rate_cuts: int = Field(default=2, ge=0)

@@ -106,14 +106,14 @@ class MNARRecommender:
             _prepare_folder(path, trainer, print_of, resume=resume)
 
         def write(at: Trainer) -> None:
-            if path is not None:
+            if path is not None and at.workers.is_first:
                 _checkpoint(path, at, log, settings, seed)
 
         trainer.run(on_step, write)
         history = tuple(trainer.progress.history)
         self._fitted = FittedModel(settings, seed, log, model, history, finished=True)
         self._predictor = Predictor(model, log, seed=seed)
-        if path is not None:
+        if path is not None and trainer.workers.is_first:
             self.save(path)
             (path / CHECKPOINT).unlink(missing_ok=True)
         return self
@@ -219,7 +219,7 @@ class MNARRecommender:
 def _prepare_folder(path: Path, trainer: Trainer, print_of: str, *, resume: bool) -> None:
     """Refuse a folder in use, or restore the trainer from its checkpoint."""
     if resume:
-        best, progress = load_checkpoint(path / CHECKPOINT, trainer.model, trainer.optimizer, print_of)
+        best, progress = load_checkpoint(path / CHECKPOINT, trainer.model, trainer.stepper.optimizers, print_of)
         trainer.best, trainer.progress = best, progress
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ModelFolderError(f"{path}: exists and is not empty; choose another folder, or resume with --resume")
@@ -235,7 +235,7 @@ def _checkpoint(path: Path, trainer: Trainer, log: RatingLog, settings: Settings
         path / CHECKPOINT,
         model=trainer.model,
         best=trainer.best,
-        optimizer=trainer.optimizer,
+        optimizers=trainer.stepper.optimizers,
         progress=trainer.progress,
         fingerprint=print_of,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from mnar_recsys.cli.failures import InterruptedRunError
 from mnar_recsys.cli.progress import progress
-from mnar_recsys.cli.terminal import facts, note, table, warn
+from mnar_recsys.cli.terminal import facts, is_first, note, table, warn
 from mnar_recsys.config import Settings
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model_card import selection_by_level
@@ -43,7 +43,10 @@ def fit_to_folder(
     except KeyboardInterrupt as interrupt:
         raise InterruptedRunError(_what_is_left(out)) from interrupt
     finally:
-        _remove_unusable(out)
+        if is_first():
+            _remove_unusable(out)
+    if not is_first():
+        return ""
     seconds = time.perf_counter() - start
     warn_of_sign(recommender.fitted)
     return _summary(recommender, out, seconds)

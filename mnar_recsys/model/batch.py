@@ -1,7 +1,7 @@
 """Ragged batches of users: the observed pairs only, no dense user x item array."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,7 +31,9 @@ class UserBatch:
 
     ``rows`` (n,) in 0..B-1, ``items`` (n,) in 0..P-1, ``ratings`` (n,) in rating points, ``counts`` (B,) on the CPU;
     ``surveyed`` (n,) is 1 where a rating was collected at random, 0 where it was given by choice, as are all if None;
-    ``user_features`` (B, F) as in the log, nan where a user's are not known, or None.
+    ``user_features`` (B, F) as in the log, nan where a user's are not known, or None. Where the P items are some of a
+    larger catalogue, ``item_weights`` (P,) says how many of its items each stands for, and ``drawn`` (M,) which stand
+    for any: the others are there because they have been rated.
     """
 
     rows: Tensor
@@ -40,6 +42,8 @@ class UserBatch:
     counts: NDArray[np.int64]
     surveyed: Tensor | None = None
     user_features: Tensor | None = None
+    item_weights: Tensor | None = None
+    drawn: Tensor | None = None
 
     @property
     def n_users(self) -> int:
@@ -56,6 +60,18 @@ class UserBatch:
             self.ratings[pairs],
             self.counts[start:stop],
             None if self.surveyed is None else self.surveyed[pairs],
+            None if self.user_features is None else self.user_features[start:stop],
+            item_weights=self.item_weights,
+            drawn=self.drawn,
+        )
+
+    def among(self, items: Tensor, item_weights: Tensor) -> "UserBatch":
+        """Return the batch in a catalogue of ``items`` only: rising, all of the batch's among them."""
+        return replace(
+            self,
+            items=torch.searchsorted(items, self.items),
+            item_weights=item_weights,
+            drawn=torch.nonzero(item_weights).squeeze(1),
         )
 
     def sum_by_user(self, values: Tensor) -> Tensor:
@@ -64,9 +80,20 @@ class UserBatch:
         return total.scatter_add(-1, self.rows.expand_as(values), values)
 
     def unrated(self, n_items: int) -> Tensor:
-        """Return 1 where a cell's rating is unknown and 0 where it is known: (B, P). For blocks of users only."""
-        mask = torch.ones(self.n_users, n_items, device=self.rows.device)
-        mask[self.rows, self.items] = 0.0
+        """Return 1 where a cell's rating is unknown and 0 where it is known: (B, P). For blocks of users only.
+
+        Of drawn items, how many unknown ratings a cell stands for: (B, M).
+        """
+        if self.item_weights is None or self.drawn is None:
+            mask = torch.ones(self.n_users, n_items, device=self.rows.device)
+            mask[self.rows, self.items] = 0.0
+            return mask
+        mask = self.item_weights.index_select(0, self.drawn).repeat(self.n_users, 1)
+        column = torch.full((n_items,), -1, device=self.rows.device)
+        column[self.drawn] = torch.arange(len(self.drawn), device=self.rows.device)
+        rated = column.index_select(0, self.items)
+        is_drawn = rated >= 0
+        mask[self.rows[is_drawn], rated[is_drawn]] = 0.0
         return mask
 
     def pair_products(self, z: Tensor, weight: Tensor) -> Tensor:

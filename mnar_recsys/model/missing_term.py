@@ -44,7 +44,8 @@ class MissingTerm(ABC):
         """Return the term of each user: taste (S, B, K), latent of the exposure (S, B, E') -> (S, B)."""
         if not self.missing.depends_on_rating and self.exposure.is_absent:
             return self._constant(batch).expand(taste.shape[:-1])
-        size = max(1, block_cells // (taste.shape[0] * self.decoder.n_items))
+        n_items = self.decoder.n_items if batch.drawn is None else len(batch.drawn)
+        size = max(1, block_cells // (taste.shape[0] * n_items))
         parts = []
         for start in range(0, batch.n_users, size):
             users = slice(start, min(start + size, batch.n_users))
@@ -54,7 +55,7 @@ class MissingTerm(ABC):
                 batch.block(users.start, users.stop),
                 None if noise is None else noise[:, users],
             )
-            if torch.is_grad_enabled() and taste.shape[0] * batch.n_users * self.decoder.n_items > STORED_CELLS:
+            if torch.is_grad_enabled() and taste.shape[0] * batch.n_users * n_items > STORED_CELLS:
                 part = checkpoint(self._block, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 part = self._block(*arguments)
@@ -63,23 +64,31 @@ class MissingTerm(ABC):
 
     def _block(self, taste: Tensor, z_x: Tensor, batch: UserBatch, noise: Tensor | None) -> Tensor:
         unrated = batch.unrated(self.decoder.n_items)
-        offset = self.exposure.cells(z_x)
+        items = ALL_ITEMS if batch.drawn is None else batch.drawn
+        offset = self.exposure.cells(z_x, items)
         if self.missing.depends_on_rating:
-            return self.sum_log_unrated(self.decoder.cells(taste), offset, noise, unrated)
-        logit = self.missing.logit(taste, ALL_ITEMS).squeeze(0)
+            return self.sum_log_unrated(self.decoder.cells(taste, items), offset, noise, unrated, items)
+        logit = self.missing.logit(taste, items).squeeze(0)
         return masked_sum(logsigmoid(-(logit if offset is None else logit + lift(offset))), unrated)
 
     def _constant(self, batch: UserBatch) -> Tensor:
         """Return the term of a mask that depends on nothing but the item: (B,)."""
         logit = self.missing.logit(self.missing.bias(), ALL_ITEMS).squeeze(0)
         log_unrated = logsigmoid(-logit)
+        if batch.item_weights is not None:
+            log_unrated = log_unrated * batch.item_weights
         return log_unrated.sum() - batch.sum_by_user(log_unrated.index_select(0, batch.items))
 
     @abstractmethod
     def sum_log_unrated(
-        self, cells: RatingDistribution, offset: Tensor | None, noise: Tensor | None, unrated: Tensor
+        self,
+        cells: RatingDistribution,
+        offset: Tensor | None,
+        noise: Tensor | None,
+        unrated: Tensor,
+        items: slice | Tensor,
     ) -> Tensor:
-        """Sum of log p(s = 0 | z) over the cells of a block where ``unrated`` (B, I) is 1: (S, B)."""
+        """Sum of log p(s = 0 | z) over the cells of a block, ``items``, each ``unrated`` (B, I) times: (S, B)."""
 
 
 class Marginal(MissingTerm):
@@ -95,22 +104,28 @@ class Marginal(MissingTerm):
         offset: Tensor | None,
         noise: Tensor | None,  # noqa: ARG002
         unrated: Tensor,
+        items: slice | Tensor,
     ) -> Tensor:
         """Sum log E[1 - pi(x) | z]."""
-        line = self.missing.line()
+        line = self.missing.line(items)
         if line is not None:
             return cells.sum_log_unrated_linear(*line, offset, unrated)
-        return cells.sum_log_unrated(self.missing.logit(cells.support, ALL_ITEMS), offset, unrated)
+        return cells.sum_log_unrated(self.missing.logit(cells.support, items), offset, unrated)
 
 
 class Sampled(MissingTerm):
     """The missing rating drawn from p(x|z), reparameterised: log(1 - pi(x_mis)), eq. 9 of the paper."""
 
     def sum_log_unrated(
-        self, cells: RatingDistribution, offset: Tensor | None, noise: Tensor | None, unrated: Tensor
+        self,
+        cells: RatingDistribution,
+        offset: Tensor | None,
+        noise: Tensor | None,
+        unrated: Tensor,
+        items: slice | Tensor,
     ) -> Tensor:
         """Sum log(1 - pi(x)) at one draw of every cell."""
         if noise is None:
             raise ValueError("the sampled estimator needs noise")
         drawn = cells.draw(noise)
-        return drawn.sum_log_unrated(self.missing.logit(drawn.support, ALL_ITEMS), offset, unrated)
+        return drawn.sum_log_unrated(self.missing.logit(drawn.support, items), offset, unrated)

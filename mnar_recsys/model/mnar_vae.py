@@ -47,10 +47,13 @@ class MnarVae(nn.Module):
         """Split z into taste (S, B, K) and the latent of the exposure (S, B, E')."""
         return self.exposure.split(z)
 
-    def log_weight_prior(self, config: ModelConfig) -> Tensor:
-        """Log density, up to a constant, of the items' weights under the priors of the settings: a scalar."""
-        decoder = self.decoder.log_weight_prior(config.weight_prior_sd, config.bias_prior_sd)
-        return decoder + self.exposure.log_weight_prior(config.exposure_prior_sd)
+    def log_weight_prior(self, config: ModelConfig, item_weights: Tensor | None = None) -> Tensor:
+        """Log density, up to a constant, of the items' weights under the priors of the settings: a scalar.
+
+        ``item_weights`` (P,): how many items each stands for, where they are a sample.
+        """
+        decoder = self.decoder.log_weight_prior(config.weight_prior_sd, config.bias_prior_sd, item_weights)
+        return decoder + self.exposure.log_weight_prior(config.exposure_prior_sd, item_weights)
 
     def be_variational(self) -> None:
         """Give the items' weights variational posteriors with learned prior scales."""

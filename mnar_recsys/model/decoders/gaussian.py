@@ -115,7 +115,8 @@ class GaussianDecoder(Decoder):
         super().__init__(torch.logit(share)[None, :], latent_size)
         self.scale = scale
         self.mean_range = (low, high)
-        size = len(item_means) if variance == "per-item" else 1
+        self.has_item_sd = variance == "per-item"
+        size = len(item_means) if self.has_item_sd else 1
         self.log_sd = nn.Parameter(torch.full((size,), math.log(initial_sd)))
         nodes, weights = gauss_hermite(quadrature_nodes)
         self.nodes: Tensor
@@ -127,8 +128,12 @@ class GaussianDecoder(Decoder):
         """Gaussian of each cell from natural parameters (..., 1, I)."""
         low, high = self.mean_range
         mean = low + (high - low) * torch.sigmoid(natural.squeeze(-2))
-        log_sd = self.log_sd if self.log_sd.numel() == 1 else take(self.log_sd, items)
+        log_sd = take(self.log_sd, items) if self.has_item_sd else self.log_sd
         return GaussianRatings(mean, torch.exp(log_sd), (self.nodes, self.node_weights))
+
+    def item_axes(self) -> dict[str, int]:
+        """Return which tensors have a row for each item; see ``HasItemRows``."""
+        return super().item_axes() | ({"log_sd": 0} if self.has_item_sd else {})
 
     def grid(self) -> Grid:
         """Bins of at most half a standard deviation that cover four of them beyond the range of the mean.

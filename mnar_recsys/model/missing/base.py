@@ -35,6 +35,10 @@ class MissingModel(nn.Module, ABC):
         self.bias_shift: Tensor | None = None
         self.effect: ItemEffect | None = None
 
+    def item_axes(self) -> dict[str, int]:
+        """Return which tensors have a row for each item; see ``HasItemRows``."""
+        return {"item_bias": 0}
+
     def know_items(self, table: FeatureTable) -> None:
         """Let features of the items decide where their biases are expected."""
         self.effect = ItemEffect(table, ())
@@ -48,18 +52,19 @@ class MissingModel(nn.Module, ABC):
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Logit of pi for ratings in rating points, broadcastable to (..., Q, I): same shape, broadcast over I."""
 
-    def line(self) -> tuple[Tensor, Tensor] | None:
-        """Slope a rating point, (1,) or (P,), and intercept (P,) where the logit is linear in the rating, else None."""
+    def line(self, items: slice | Tensor) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
+        """Slope a rating point, (1,) or (I,), and intercept (I,) where the logit is linear in the rating, else None."""
         return None
 
     def slopes(self) -> "Slope | None":
         """Return the slopes that say how strongly the rating is selected on, or None where there are none to learn."""
         return None
 
-    def log_prior(self, sd: float | None) -> Tensor | float:  # noqa: ARG002
+    def log_prior(self, sd: float | None, item_weights: Tensor | None = None) -> Tensor | float:  # noqa: ARG002
         """Log density, up to a constant, of the selection between the ends of the scale: a scalar. Here there is none.
 
-        Where a sign is stated, log selection ~ N(log TYPICAL_SELECTION, sd^2); flat for ``None``.
+        Where a sign is stated, log selection ~ N(log TYPICAL_SELECTION, sd^2); flat for ``None``. ``item_weights``
+        (P,): how many items each stands for, where they are a sample.
         """
         return 0.0
 
@@ -104,11 +109,12 @@ class Slope(nn.Module):
         slope = nn.functional.softplus(self.raw)
         return slope if self.sign == "positive" else -slope
 
-    def log_prior(self, sd: float | None) -> Tensor | float:
+    def log_prior(self, sd: float | None, weights: Tensor | None = None) -> Tensor | float:
         """Log density of the selection between the ends, units times the mean slope; see ``MissingModel.log_prior``."""
         if sd is None or self.sign == "free" or self.held is not None:
             return 0.0
-        strength = self.units * self().abs().mean()
+        size: Tensor = self().abs()
+        strength = self.units * (size.mean() if weights is None else size @ weights / weights.sum())
         return -0.5 * ((torch.log(strength) - math.log(TYPICAL_SELECTION)) / sd) ** 2
 
 
