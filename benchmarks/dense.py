@@ -12,8 +12,9 @@ class DenseNotMiwae(nn.Module):
     Every array is (S, B, P) or (B, P), as in implementations for tables.
     """
 
-    def __init__(self, n_items: int, latent_size: int) -> None:
+    def __init__(self, n_items: int, latent_size: int, samples: int) -> None:
         super().__init__()
+        self.samples = samples
         self.embedding = nn.Parameter(torch.randn(n_items, 20) / math.sqrt(20))
         self.code = nn.Linear(21, 50)
         self.mean = nn.Linear(50, latent_size)
@@ -23,12 +24,12 @@ class DenseNotMiwae(nn.Module):
         self.slope = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.full((n_items,), -4.0))
 
-    def forward(self, x: Tensor, s: Tensor, samples: int) -> Tensor:
-        """Return minus the bound of a batch: ratings x and mask s, both (B, P)."""
+    def forward(self, x: Tensor, s: Tensor) -> dict[str, Tensor]:
+        """Return minus the bound of a batch as ``loss``: ratings x and mask s, both (B, P)."""
         pairs = torch.cat([self.embedding.expand(len(x), -1, -1), x[..., None]], dim=-1)  # (B, P, 21)
         pooled = (torch.relu(self.code(pairs)) * s[..., None]).sum(1)
         mean = self.mean(pooled)
-        noise = torch.randn(samples, *mean.shape)
+        noise = torch.randn(self.samples, *mean.shape)
         z = mean + torch.exp(self.log_sd) * noise
         centre = 1 + 4 * torch.sigmoid(self.decoder(z))  # (S, B, P)
         density = torch.distributions.Normal(centre, torch.exp(self.noise))
@@ -39,4 +40,4 @@ class DenseNotMiwae(nn.Module):
         log_p_z = (-0.5 * z.square()).sum(-1)
         log_q_z = (-0.5 * noise.square() - self.log_sd).sum(-1)
         log_w = log_p_x + log_p_s + log_p_z - log_q_z
-        return -(torch.logsumexp(log_w, 0) - math.log(samples)).mean()
+        return {"loss": -(torch.logsumexp(log_w, 0) - math.log(self.samples)).mean()}

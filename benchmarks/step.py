@@ -9,6 +9,7 @@ out: dense ones above 10,000 items.
 """
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ from mnar_recsys.model.build import build_model
 from mnar_recsys.training import Trainer
 from mnar_recsys.training.item_sample import DEFAULT_SIZE
 
-SAMPLES, BATCH, LATENT, USERS = 20, 100, 30, 2000
+SAMPLES, BATCH, LATENT, HIDDEN, USERS = 20, 100, 30, 50, 2000
 CATALOGUES = (1_000, 10_000, 100_000)
 _DENSE_ITEMS = 10_000
 
@@ -47,16 +48,22 @@ def ours(name: str, n_items: int, repeats: int) -> Row:
 
 
 def dense(name: str, n_items: int, repeats: int) -> Row:
-    """Measure a step of the plain dense model."""
-    log = made_up_log(USERS, n_items)
-    model = DenseNotMiwae(n_items, LATENT)
+    """Measure a step of a model on dense arrays: the plain one, or that of the package."""
+    model: torch.nn.Module
+    if name == "notmiwae-pytorch":
+        from notmiwae_pytorch.models import NotMIWAE
+
+        model = NotMIWAE(n_items, latent_dim=LATENT, hidden_dim=HIDDEN, n_samples=SAMPLES)
+    else:
+        model = DenseNotMiwae(n_items, LATENT, SAMPLES)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    batches = _dense_batches(log)
+    batches = _dense_batches(made_up_log(USERS, n_items))
 
     def step() -> None:
         x, s = next(batches)
         optimizer.zero_grad()
-        model(x, s, SAMPLES).backward()
+        model(x, s)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
     return measured(name, n_items, step, repeats=repeats)
@@ -71,7 +78,9 @@ def _dense_batches(log: RatingLog) -> Iterator[tuple[torch.Tensor, torch.Tensor]
         yield x, (x > 0).float()
 
 
-_ROWS: dict[str, Callable[[str, int, int], Row]] = {**dict.fromkeys(_OURS, ours), "dense-reference": dense}
+_ROWS: dict[str, Callable[[str, int, int], Row]] = {
+    **dict.fromkeys(_OURS, ours), **dict.fromkeys(("dense-reference", "notmiwae-pytorch"), dense)
+}  # fmt: skip
 
 
 def main(
@@ -82,7 +91,10 @@ def main(
     rows = []
     for n_items in CATALOGUES:
         for name, measure in _ROWS.items():
-            if measure is not ours and n_items > _DENSE_ITEMS:
+            if measure is dense and n_items > _DENSE_ITEMS:
+                continue
+            if name == "notmiwae-pytorch" and find_spec("notmiwae_pytorch") is None:
+                typer.echo(f"{name}: not installed (pip install 'mnar-recsys[bench]'), left out", err=True)
                 continue
             slow = n_items > 1_000 and name != "subsampled"
             rows.append(alone(measure, name, n_items, max(repeats // 10, 3) if slow else repeats))
