@@ -101,8 +101,10 @@ def _need_levels(what: str, scale: RatingScale, remedy: str) -> None:
 
 
 def _item_log_odds(log: RatingLog) -> Tensor:
+    """Return the log-odds (P,) of an item's being rated by a user to whom it was on offer."""
     counts = np.bincount(log.items, minlength=log.n_items)
-    share = (counts + 0.5) / (log.n_users + 1)
+    offered = log.n_users if log.eligible is None else log.eligible.users_by_item()
+    share = (counts + 0.5) / (offered + 1)
     return torch.from_numpy(np.log(share) - np.log1p(-share)).float()
 
 

@@ -73,6 +73,8 @@ class MissingTerm(ABC):
         """Return the term of a mask that depends on nothing but the item: (B,)."""
         logit = self.missing.logit(self.missing.bias(), ALL_ITEMS).squeeze(0)
         log_unrated = logsigmoid(-logit)
+        if batch.eligible is not None:
+            return batch.unrated(self.decoder.n_items) @ log_unrated
         return log_unrated.sum() - batch.sum_by_user(log_unrated.index_select(0, batch.items))
 
     @abstractmethod
