@@ -7,7 +7,7 @@ from torch import Tensor
 from mnar_recsys.config import ModelConfig
 from mnar_recsys.data import RatingLog, RatingScale
 from mnar_recsys.errors import ConfigError
-from mnar_recsys.model.decoders import CategoricalDecoder, Decoder, GaussianDecoder, OrdinalDecoder
+from mnar_recsys.model.decoders import CategoricalDecoder, Decoder, GaussianDecoder, OrdinalDecoder, StudentTDecoder
 from mnar_recsys.model.encoder import SetEncoder
 from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.missing import Ignorable, Known, Logistic, MissingModel, PerLevel
@@ -52,18 +52,18 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
 
 
 def _decoder(config: ModelConfig, log: RatingLog) -> Decoder:
-    if config.decoder == "gaussian":
+    if config.decoder in ("gaussian", "student-t"):
         means = _item_means(log)
-        return GaussianDecoder(
-            means,
-            log.scale,
-            initial_sd=max(float(np.std(log.ratings)), 1e-3 * log.scale.half_width),
-            margin=config.mean_margin * (log.scale.step or (log.scale.high - log.scale.low) / 10),
-            latent_size=config.latent_size,
-            variance=config.gaussian_variance,
-            quadrature_nodes=config.quadrature_nodes,
-        )
-    _need_levels(f"decoder '{config.decoder}'", log.scale, "choose the Gaussian decoder")
+        options = {
+            "initial_sd": max(float(np.std(log.ratings)), 1e-3 * log.scale.half_width),
+            "margin": config.mean_margin * (log.scale.step or (log.scale.high - log.scale.low) / 10),
+            "latent_size": config.latent_size,
+            "variance": config.gaussian_variance,
+        }
+        if config.decoder == "student-t":
+            return StudentTDecoder(means, log.scale, df=config.student_df, **options)
+        return GaussianDecoder(means, log.scale, quadrature_nodes=config.quadrature_nodes, **options)
+    _need_levels(f"decoder '{config.decoder}'", log.scale, "choose the Gaussian or the Student-t decoder")
     if config.decoder == "ordinal":
         return OrdinalDecoder(
             _item_scores(log),
