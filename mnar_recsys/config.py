@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mnar_recsys.errors import ConfigError
 
-DecoderName = Literal["auto", "ordinal", "categorical", "gaussian"]
+DecoderName = Literal["auto", "ordinal", "categorical", "gaussian", "student-t"]
 MissingName = Literal["auto", "ignorable", "shared", "per-item", "per-level", "known"]
 Sign = Literal["positive", "negative", "free"]
 EstimatorName = Literal["marginal", "sampled"]
@@ -26,12 +26,12 @@ class ModelConfig(_Settings):
     """The parts of the model and their sizes (symbols of the paper in brackets)."""
 
     decoder: DecoderName = "auto"
-    """p(x|z): `ordinal` (cumulative logit), `categorical` (one probability a level) or `gaussian` (a mean that is a
-    sigmoid). `auto`: ordinal on rating levels, else gaussian."""
+    """p(x|z): `ordinal` (cumulative logit), `categorical` (one probability a level), `gaussian` (a mean that is a
+    sigmoid) or `student-t` (the same with heavier tails). `auto`: ordinal on rating levels, else gaussian."""
     missing: MissingName = "auto"
     """p(s|x): one slope for all items (`shared`), one each (`per-item`), one weight a rating level (`per-level`),
-    a given mechanism (`known`), or none (`ignorable`, which is MIWAE). `auto`: shared with a gaussian decoder, else
-    per-level."""
+    a given mechanism (`known`), or none (`ignorable`, which is MIWAE). `auto`: shared with a gaussian or
+    student-t decoder, else per-level."""
     sign: Sign = "positive"
     """Direction of selection: `positive` if people tend to rate what they like. For `per-level`: monotone."""
     estimator: EstimatorName = "marginal"
@@ -52,9 +52,11 @@ class ModelConfig(_Settings):
     posterior_scale: Literal["shared", "per-user"] = "per-user"
     """Standard deviation of q(z|x): one vector for all users (the paper's), or encoded for each."""
     gaussian_variance: Literal["shared", "per-item"] = "shared"
-    """Observation variance of the Gaussian decoder."""
+    """Observation variance of the Gaussian and the Student-t decoder."""
+    student_df: float | None = Field(default=None, gt=2, le=500)
+    """Degrees of freedom of the Student-t decoder; none: learned, one number for all items."""
     mean_margin: float = Field(default=0.5, ge=0, le=10)
-    """How far the Gaussian decoder's mean may leave the scale, in rating steps (tenths of a scale without steps): a
+    """How far the mean of these two decoders may leave the scale, in rating steps (tenths of a scale without steps): a
     rating stands for all values that round to it. 0 is the paper's."""
     item_weights: Literal["auto", "variational", "point"] = "auto"
     """Weights of the items, in decoder and exposure: points (the paper's), or with a Gaussian variational posterior and
@@ -96,7 +98,7 @@ class ModelConfig(_Settings):
         if decoder == "auto":
             decoder = "ordinal" if has_levels else "gaussian"
         if missing == "auto":
-            missing = "shared" if decoder == "gaussian" else "per-level"
+            missing = "shared" if decoder in ("gaussian", "student-t") else "per-level"
         is_small = n_ratings < SMALL_LOG
         weights, sees_taste = self.item_weights, self.exposure_sees_taste
         if weights == "auto":

@@ -30,7 +30,9 @@ def model_card(fitted: FittedModel) -> str:
     log, settings = fitted.log.chosen, fitted.settings
     n_surveyed = fitted.log.n_ratings - log.n_ratings
     survey = f"\n{n_surveyed:,} randomly collected ratings (MCAR labels) beside them." if n_surveyed else ""
-    density = log.n_ratings / (log.n_users * log.n_items)
+    n_cells = log.n_users * log.n_items
+    density = log.n_ratings / n_cells
+    offer = "" if log.eligible is None else f"\n{len(log.eligible):,} cells were on offer."
     selection = "\n".join(f"| {rating:g} | {value:+.2f} |" for rating, value in selection_by_level(fitted).items())
     model = "\n".join(f"- {key}: {value}" for key, value in settings.model.model_dump(mode="json").items())
     training = "\n".join(f"- {key}: {value}" for key, value in settings.training.model_dump(mode="json").items())
@@ -40,7 +42,7 @@ def model_card(fitted: FittedModel) -> str:
 ## Data
 
 {log.n_ratings:,} ratings of {log.n_items:,} items by {log.n_users:,} users ({density:.2%} of all cells),
-{log.scale.describe()}; mean of the given ratings {float(np.mean(log.ratings)):.3f}.{survey}
+{log.scale.describe()}; mean of the given ratings {float(np.mean(log.ratings)):.3f}.{survey}{offer}
 
 ## Selection
 

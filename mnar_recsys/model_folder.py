@@ -1,8 +1,8 @@
 """A fitted model on disk: ``config.json weights.safetensors vocab.parquet ratings.parquet history.csv card.md``.
 
-Where there are features, ``user_features.parquet item_features.parquet`` as well. Everything but the weights is checked
-before they load, and nothing is unpickled. The training ratings are part of the folder because predictions are
-conditional on them.
+Where there are features, ``user_features.parquet item_features.parquet`` as well, and ``eligible.parquet`` where not
+every cell was on offer. Everything but the weights is checked before they load, and nothing is unpickled. The training
+ratings are part of the folder because predictions are conditional on them.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mnar_recsys.config import Settings
 from mnar_recsys.data import FeatureTable, RatingLog, RatingScale, Vocabulary
+from mnar_recsys.data.eligible import EligibleCells
 from mnar_recsys.errors import MnarError, ModelFolderError
 from mnar_recsys.files import atomic_path, write_text
 from mnar_recsys.model.build import build_model
@@ -29,7 +30,10 @@ from mnar_recsys.model.tensor_file import read_facts, read_tensors, write_tensor
 
 FORMAT = 2
 CHECKPOINT = "checkpoint.safetensors"
-DATA_FILES = ("vocab.parquet", "ratings.parquet", "user_features.parquet", "item_features.parquet", "config.json")
+ELIGIBLE = "eligible.parquet"
+DATA_FILES = (
+    "vocab.parquet", "ratings.parquet", "user_features.parquet", "item_features.parquet", ELIGIBLE, "config.json"
+)  # fmt: skip
 """What ``write_data`` writes."""
 _REQUIRED = ("config.json", "vocab.parquet", "ratings.parquet", "weights.safetensors")
 
@@ -57,7 +61,9 @@ def _digest(log: RatingLog, settings: dict[str, Any], seed: int) -> str:
     digest.update(json.dumps([seed, log.scale.to_dict()]).encode())
     for vocabulary in (log.users, log.catalogue):
         digest.update("\n".join(map(str, vocabulary.ids.tolist())).encode())
-    optional = (log.surveyed, *(None if table is None else table.values for table in _features(log).values()))
+    features = (None if table is None else table.values for table in _features(log).values())
+    eligible = (None, None) if log.eligible is None else (log.eligible.indptr, log.eligible.items)
+    optional = (log.surveyed, *features, *eligible)
     for array in (log.indptr, log.items, log.ratings, *optional):
         if array is not None:
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -79,6 +85,10 @@ def write_data(folder: Path, log: RatingLog, settings: Settings, seed: int) -> N
         if features is not None:
             with atomic_path(folder / name) as path:
                 pq.write_table(pa.table(dict(zip(features.names, features.values.T, strict=True))), path)
+    if log.eligible is not None:
+        rows, items = np.divmod(log.eligible.cells, log.n_items)
+        with atomic_path(folder / ELIGIBLE) as path:
+            pq.write_table(pa.table({"user": rows.astype(np.int32), "item": items.astype(np.int32)}), path)
     with atomic_path(folder / "ratings.parquet") as path:
         columns = {"user": log.rows, "item": log.items, "rating": log.ratings}
         pq.write_table(pa.table(columns if log.surveyed is None else {**columns, "surveyed": log.surveyed}), path)
@@ -153,6 +163,14 @@ def _read_features(path: Path) -> FeatureTable | None:
     return FeatureTable(tuple(table.column_names), np.stack([column.to_numpy() for column in table.columns], axis=1))
 
 
+def _read_eligible(path: Path, log: RatingLog) -> EligibleCells | None:
+    if not path.exists():
+        return None
+    table = pq.read_table(path)
+    rows, items = (table.column(name).to_numpy().astype(np.int64) for name in ("user", "item"))
+    return EligibleCells.from_cells(rows * log.n_items + items, log.n_users, log.n_items)
+
+
 def _vocab_table(log: RatingLog) -> pa.Table:
     kinds, ids, is_text = [], [], {}
     for kind, vocabulary in (("user", log.users), ("item", log.catalogue)):
@@ -199,12 +217,13 @@ def _read_log(folder: Path, scale: RatingScale) -> RatingLog:
         return replace(
             log,
             surveyed=ratings.column("surveyed").to_numpy() if has_survey else None,
+            eligible=_read_eligible(folder / ELIGIBLE, log),
             user_features=_read_features(folder / "user_features.parquet"),
             item_features=_read_features(folder / "item_features.parquet"),
         )
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, IndexError, MnarError) as error:
         raise ModelFolderError(
-            f"{folder}: vocab.parquet or ratings.parquet is damaged ({error}); train the model again"
+            f"{folder}: the ids or ratings in it are damaged ({error}); train the model again"
         ) from error
 
 

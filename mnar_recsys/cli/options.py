@@ -32,6 +32,9 @@ UserFeatures = Annotated[
     Path | None, typer.Option(help="Features of users: CSV with a column user; numbers, or words as categories.")
 ]
 ItemFeatures = Annotated[Path | None, typer.Option(help="Features of items: CSV with a column item.")]
+Eligible = Annotated[
+    Path | None, typer.Option(help="Pairs on offer, columns user,item; what is not among them nobody could rate.")
+]
 KnownPropensities = Annotated[
     str | None,
     typer.Option(

@@ -9,6 +9,7 @@ from mnar_recsys.cli.options import (
     Assignments,
     Columns,
     Duplicates,
+    Eligible,
     Ids,
     ItemFeatures,
     KnownPropensities,
@@ -52,6 +53,7 @@ def train(
     items: Annotated[
         Path | None, typer.Option(help="File with a column item: all items on offer, rated or not.")
     ] = None,
+    eligible: Eligible = None,
     scale: Scale = None,
     duplicates: Duplicates = "error",
     columns: Columns = None,
@@ -74,14 +76,14 @@ def train(
     }
     chosen = make_settings(preset, options, settings or [])
 
-    from mnar_recsys.cli.reading import check_model_folder, read_catalogue, read_log, with_features
+    from mnar_recsys.cli.reading import check_model_folder, read_catalogue, read_log, with_eligible, with_features
     from mnar_recsys.cli.training import fit_to_folder
 
     check_model_folder(out, resume=resume)
     log = read_log(ratings, columns=columns, scale=scale, duplicates=duplicates, ids=ids, layout=layout)
     if items is not None:
         log = read_catalogue(items, log)
-    log = with_features(log, user_features, item_features)
+    log = with_features(with_eligible(log, eligible), user_features, item_features)
     labels = None
     if mcar_labels is not None:
         labels = read_log(mcar_labels, columns=columns, like=log, duplicates=duplicates, layout=layout)

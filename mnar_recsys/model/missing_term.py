@@ -77,6 +77,8 @@ class MissingTerm(ABC):
         log_unrated = logsigmoid(-logit)
         if batch.item_weights is not None:
             log_unrated = log_unrated * batch.item_weights
+        if batch.eligible is not None:
+            return batch.unrated(self.decoder.n_items) @ log_unrated
         return log_unrated.sum() - batch.sum_by_user(log_unrated.index_select(0, batch.items))
 
     @abstractmethod

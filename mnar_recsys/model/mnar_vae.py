@@ -158,16 +158,19 @@ class MnarVae(nn.Module):
         offset = self.exposure.pairs(z_x, batch)
         if offset is not None:
             logit = logit + offset
-        known = self._log_mask(logit, batch.surveyed)
+        known = self._log_mask(logit, batch)
         log_p_s = batch.sum_by_user(known.expand(len(z), -1)) + estimator(taste, z_x, batch, cell_noise)
         return LogWeights(log_p_x, log_p_s, log_p_z, log_q_z), z
 
-    def _log_mask(self, logit: Tensor, surveyed: Tensor | None) -> Tensor:
+    def _log_mask(self, logit: Tensor, batch: UserBatch) -> Tensor:
         """Log p(s | x) of known ratings from their logit (..., n): s = 1 where they were given by choice.
 
         A rating collected at random was not given by choice, s = 0; if it could not have been, nothing is said.
         """
+        surveyed = batch.surveyed
         if surveyed is None:
             return nn.functional.logsigmoid(logit)
         log_p = nn.functional.logsigmoid(logit * (1 - 2 * surveyed))
-        return log_p if self.survey_could_be_rated else log_p * (1 - surveyed)
+        if not self.survey_could_be_rated:
+            return log_p * (1 - surveyed)
+        return log_p if batch.eligible is None else log_p * batch.eligible.known

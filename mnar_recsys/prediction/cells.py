@@ -1,8 +1,8 @@
 """What the posterior says of a cell: the cell's own missingness counts (DESIGN: "Imputation").
 
-For an unrated cell p(x | z, s = 0) is proportional to p(x|z) (1 - pi(x)); for a rated one, whose stored rating is never
-returned, to p(x|z) pi(x); for a person or item outside the log it is p(x|z). Eq. 18 of the paper leaves the factor out,
-which is harmless where few cells are rated and wrong where many are.
+For an unrated cell p(x | z, s = 0) is proportional to p(x|z) (1 - pi(x)); for a rated one, whose stored rating is
+never returned, to p(x|z) pi(x); for a person or item outside the log, or a cell that was not on offer, it is p(x|z).
+Eq. 18 of the paper leaves the factor out, which is harmless where few cells are rated and wrong where many are.
 """
 
 from collections.abc import Sequence

@@ -1,13 +1,12 @@
 """Predictions for pairs of users and items: posterior moments, quantiles, level probabilities, draws."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import pad
 
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model.batch import UserBatch, make_batch
@@ -179,13 +178,7 @@ class Predictor:
     def _posterior(self, users: NDArray[np.int64], number: int) -> UserPosterior:
         batch = make_batch(self.log, users[users != UNKNOWN], self.device)
         if UNKNOWN in users:  # sorted, so the one unknown user is the first: someone without ratings
-            features = batch.user_features
-            batch = replace(
-                batch,
-                rows=batch.rows + 1,
-                counts=np.append(0, batch.counts),
-                user_features=None if features is None else pad(features, (0, 0, 1, 0), value=torch.nan),
-            )
+            batch = batch.after_a_stranger()
         generator = None
         if self.estimand is Estimand.PAPER:
             generator = torch.Generator(self.device)
@@ -217,7 +210,10 @@ class Predictor:
         keys = users * self.log.n_items + items
         place = np.minimum(np.searchsorted(self._rated_keys, keys), len(self._rated_keys) - 1)
         rated = self._rated_keys[place] == keys
-        return np.where(self._has_no_ratings(users), UNTILTED, np.where(rated, RATED, UNRATED))
+        is_silent = self._has_no_ratings(users)
+        if self.log.eligible is not None:  # that a rating is missing which nobody could give says nothing
+            is_silent |= ~self.log.eligible.contains(keys)
+        return np.where(is_silent, UNTILTED, np.where(rated, RATED, UNRATED))
 
     def _has_no_ratings(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.asarray((users == UNKNOWN) | (self._n_ratings[users] == 0))

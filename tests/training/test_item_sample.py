@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mnar_recsys.config import Settings
 from mnar_recsys.data import FeatureTable, RatingLog
+from mnar_recsys.data.eligible import EligibleCells
 from mnar_recsys.errors import ConfigError
 from mnar_recsys.model.batch import make_batch
 from mnar_recsys.model.build import build_model
@@ -103,6 +104,20 @@ def test_log_w_and_its_gradient_are_exact_in_expectation(log: RatingLog, changes
     assert expected.keys() == exact[1].keys()
     for name, gradient in exact[1].items():
         torch.testing.assert_close(expected[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_drawn_cells_are_those_on_offer(log: RatingLog) -> None:
+    dense = np.random.default_rng(1).random((log.n_users, log.n_items)) < 0.5
+    dense.flat[log.cells] = True
+    some = replace(log, eligible=EligibleCells.from_cells(np.flatnonzero(dense), *dense.shape))
+    batch = make_batch(some, np.arange(5))
+    items, drawn, weights = torch.arange(1, 9), torch.tensor([2, 4, 7]), torch.zeros(8)
+    rated_0 = batch.items == 0
+    if rated_0.any():
+        items, weights = torch.arange(9), torch.zeros(9)
+    weights[torch.searchsorted(items, drawn)] = torch.tensor([2.0, 3.0, 4.0])
+    found = batch.among(items, weights).unrated(len(items))
+    torch.testing.assert_close(found, batch.unrated(log.n_items)[:, drawn] * torch.tensor([2.0, 3.0, 4.0]))
 
 
 def _gradients(
