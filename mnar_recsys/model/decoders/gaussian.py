@@ -1,7 +1,8 @@
 """Gaussian decoder: mean through a sigmoid scaled to a range, variance shared or per item (A.3)."""
 
+import copy
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
 from mnar_recsys.model.decoders.fused_gaussian import SumLogUnratedGaussian
+from mnar_recsys.model.decoders.rounded import RoundedRatings
 from mnar_recsys.model.indexing import take
 from mnar_recsys.model.quadrature import gauss_hermite
 
@@ -59,6 +61,10 @@ class GaussianRatings(RatingDistribution):
         below = torch.special.ndtr((inner - self._mean.unsqueeze(-2)) / self.sd)  # (..., G - 1, I)
         ends = below[..., :1, :]
         return torch.diff(below, dim=-2, prepend=torch.zeros_like(ends), append=torch.ones_like(ends))
+
+    def on_levels(self, levels: Tensor) -> RoundedRatings:
+        """Return the distribution of the nearest of ``levels`` (R,)."""
+        return RoundedRatings(self._mean, self.sd, levels)
 
     def draw(self, noise: Tensor) -> DrawnRatings:
         """Reparameterised draw, mean + sd * noise."""
@@ -115,6 +121,7 @@ class GaussianDecoder(Decoder):
         super().__init__(torch.logit(share)[None, :], latent_size)
         self.scale = scale
         self.mean_range = (low, high)
+        self.rounded_to: Tensor | None = None
         size = len(item_means) if variance == "per-item" else 1
         self.log_sd = nn.Parameter(torch.full((size,), math.log(initial_sd)))
         nodes, weights = gauss_hermite(quadrature_nodes)
@@ -123,12 +130,23 @@ class GaussianDecoder(Decoder):
         self.register_buffer("nodes", nodes, persistent=False)
         self.register_buffer("node_weights", weights, persistent=False)
 
-    def distribution(self, natural: Tensor, items: slice | Tensor) -> GaussianRatings:
-        """Gaussian of each cell from natural parameters (..., 1, I)."""
+    def distribution(self, natural: Tensor, items: slice | Tensor) -> RatingDistribution:
+        """Gaussian of each cell from natural parameters (..., 1, I), or of its nearest level: see ``on_levels``."""
         low, high = self.mean_range
         mean = low + (high - low) * torch.sigmoid(natural.squeeze(-2))
         log_sd = self.log_sd if self.log_sd.numel() == 1 else take(self.log_sd, items)
-        return GaussianRatings(mean, torch.exp(log_sd), (self.nodes, self.node_weights))
+        ratings = GaussianRatings(mean, torch.exp(log_sd), (self.nodes, self.node_weights))
+        return ratings if self.rounded_to is None else ratings.on_levels(self.rounded_to)
+
+    def on_levels(self, levels: Tensor) -> Self:
+        """Return the decoder of the ratings rounded to ``levels`` (R,), which shares this one's weights.
+
+        A density says nothing that a probability of levels could be compared with; the probability that the rating
+        rounds to a level does.
+        """
+        other = copy.copy(self)
+        other.rounded_to = levels
+        return other
 
     def grid(self) -> Grid:
         """Bins of at most half a standard deviation that cover four of them beyond the range of the mean.
