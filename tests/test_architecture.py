@@ -36,6 +36,7 @@ FRONT = {
     "mnar_recsys.model_card": FLOOR | {"mnar_recsys.data", "mnar_recsys.model", "mnar_recsys.model_folder"},
     "mnar_recsys.sensitivity": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder")},
+    "mnar_recsys.mask_checks": FLOOR | {f"mnar_recsys.{name}" for name in ("data", "model", "prediction")},
     "mnar_recsys.model_selection": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction")}
     | {f"mnar_recsys.{name}" for name in ("candidates", "model_card", "recommender")},
