@@ -18,19 +18,16 @@ from numpy.typing import NDArray
 
 from mnar_recsys.config import Settings
 from mnar_recsys.errors import ConfigError
-from mnar_recsys.model.batch import iterate_batches
-from mnar_recsys.model.bound import importance_bound
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model_folder import FittedModel
 from mnar_recsys.prediction import Predictor
-from mnar_recsys.prediction.weight_draws import WeightDraws
-from mnar_recsys.rng import numpy_generator, torch_seed
+from mnar_recsys.prediction.user_bounds import user_bounds
+from mnar_recsys.rng import numpy_generator
 from mnar_recsys.training import Trainer
 
 PLAUSIBLE = 1.92
 """Nats that a 95 % likelihood interval for one parameter allows below the best (half the quantile of chi square, 1)."""
 TOP_N = 10
-_SAMPLES = 500
 _BOUND_USERS = 500
 _PREDICTED_USERS = 200
 _RATE_CUT = 4.0
@@ -136,7 +133,7 @@ def selection_profile(
     bounds, points = [], []
     for value in grid:
         model, cost = _refit(fitted, value, steps)
-        bounds.append(_user_bounds(model, fitted, users, seed))
+        bounds.append(user_bounds(model, fitted.log, users, seed=seed))
         point = judge.point(model, value)
         n_users = fitted.log.n_users
         points.append(replace(point, relative=n_users * float(bounds[-1].mean()) - cost))
@@ -186,23 +183,6 @@ def _refit(fitted: FittedModel, value: float, steps: int) -> tuple[MnarVae, floa
         with torch.no_grad():
             cost = float(trainer.weight_cost())
     return model, cost
-
-
-def _user_bounds(model: MnarVae, fitted: FittedModel, users: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Return the joint bound of each user, missing ratings summed out, averaged over draws of the items' weights."""
-    draws = WeightDraws(model, seed)
-    estimator, device = model.estimator(marginal=True), _device(model)
-    total = np.zeros(len(users))
-    for number in range(len(draws)):
-        generator = torch.Generator(device).manual_seed(torch_seed(seed, "sensitivity"))
-        bounds = []
-        with draws.at(number), torch.no_grad():
-            for _, batch in iterate_batches(fitted.log, users, 20, device):
-                noise = torch.randn(_SAMPLES, batch.n_users, model.latent_size, generator=generator, device=device)
-                weights, _ = model.log_weights(batch, noise, estimator)
-                bounds.append(importance_bound(weights.total).cpu().numpy())
-        total += np.concatenate(bounds)
-    return total / len(draws)
 
 
 class _Judge:

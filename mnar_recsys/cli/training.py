@@ -16,16 +16,12 @@ from mnar_recsys.config import Settings
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model_card import selection_by_level
 from mnar_recsys.model_folder import CHECKPOINT, DATA_FILES, FittedModel
-from mnar_recsys.prediction import Predictor
+from mnar_recsys.prediction.unrated import mean_of_unrated
 from mnar_recsys.recommender import MNARRecommender, OnStep
-from mnar_recsys.rng import numpy_generator
 from mnar_recsys.training import BoundTerms, Trainer
 
 NO_SELECTION = 0.05
 """Log-odds between the ends of the scale below which a slope that has a sign is taken to have met its boundary."""
-_SAMPLED_USERS = 200
-_SAMPLED_CELLS = 5000
-_POSTERIOR_CELLS = 20_000_000
 
 
 def fit_to_folder(
@@ -63,13 +59,14 @@ def training_progress(label: str, settings: Settings) -> Iterator[OnStep]:
         def on_step(trainer: Trainer, terms: BoundTerms) -> None:
             nonlocal reached
             step = trainer.progress.step
-            advance(step - reached, _status(trainer, terms))
+            advance(step - reached, status(trainer, terms))
             reached = step
 
         yield on_step
 
 
-def _status(trainer: Trainer, terms: BoundTerms) -> str:
+def status(trainer: Trainer, terms: BoundTerms) -> str:
+    """Return where a run stands."""
     text = f"bound {terms.bound:.2f}"
     if trainer.progress.history:
         last = trainer.progress.history[-1]
@@ -143,26 +140,6 @@ def stopping(fitted: FittedModel) -> str:
     return (
         f"{steps:,} steps ({why}); best held-out bound {best['held_out']:.2f} nats a user, at step {best['step']:,.0f}"
     )
-
-
-def mean_of_unrated(predictor: Predictor, seed: int = 0) -> tuple[float, float]:
-    """Return the predicted mean rating of unrated cells and its standard error over users, from a sample."""
-    log = predictor.log
-    rng = numpy_generator(seed, "sample of unrated cells")
-    size = int(np.clip(_POSTERIOR_CELLS // log.n_items, 20, _SAMPLED_USERS))
-    users = np.sort(rng.choice(log.n_users, min(size, log.n_users), replace=False))
-    each = min(max(_SAMPLED_CELLS // len(users), 1), log.n_items)
-    rows = np.repeat(users, each)
-    items = rng.integers(log.n_items, size=len(rows))
-    is_unrated = ~np.isin(rows * log.n_items + items, log.cells)
-    if not is_unrated.any():
-        return float("nan"), float("nan")
-    rows, items = rows[is_unrated], items[is_unrated]
-    predicted = predictor.predict(rows, items).mean.astype(np.float64)
-    _, group = np.unique(rows, return_inverse=True)
-    by_user = np.bincount(group, predicted) / np.bincount(group)
-    error = by_user.std(ddof=1) / np.sqrt(len(by_user)) if len(by_user) > 1 else float("nan")
-    return float(predicted.mean()), float(error)
 
 
 def peak_megabytes() -> float:

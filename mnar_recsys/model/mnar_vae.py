@@ -39,9 +39,13 @@ class MnarVae(nn.Module):
         """Size of z with all its blocks."""
         return self.encoder.latent_size
 
-    def estimator(self, *, marginal: bool) -> MissingTerm:
-        """Return the estimator of the missing-entry term, exact or drawn."""
-        return (Marginal if marginal else Sampled)(self.decoder, self.missing, self.exposure)
+    def estimator(self, *, marginal: bool, levels: Tensor | None = None) -> MissingTerm:
+        """Return the estimator of the missing-entry term, exact or drawn.
+
+        With ``levels`` (R,), the bound that it gives is that of ratings rounded to these; see ``Decoder.on_levels``.
+        """
+        decoder = self.decoder if levels is None else self.decoder.on_levels(levels)
+        return (Marginal if marginal else Sampled)(decoder, self.missing, self.exposure)
 
     def split_latent(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Split z into taste (S, B, K) and the latent of the exposure (S, B, E')."""
@@ -146,13 +150,13 @@ class MnarVae(nn.Module):
         noise : Tensor
             (S, B, K') standard normal.
         estimator : MissingTerm
-            How the missing ratings are dealt with.
+            How the missing ratings are dealt with; its decoder is that of the given ones, too.
         cell_noise : Tensor, optional
             Noise of the sampled estimator, from ``decoder.noise((S, B, P))``.
         """
         z, log_p_z, log_q_z = self.sample_posterior(batch, noise)
         taste, z_x = self.split_latent(z)
-        log_p_x = batch.sum_by_user(self.decoder.pairs(taste, batch).log_prob(batch.ratings))
+        log_p_x = batch.sum_by_user(estimator.decoder.pairs(taste, batch).log_prob(batch.ratings))
         # (1, n) on the support axis: the pairs' own ratings.
         logit = self.missing.logit(batch.ratings[None, :], batch.items).squeeze(0)
         offset = self.exposure.pairs(z_x, batch)

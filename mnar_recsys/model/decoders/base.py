@@ -175,6 +175,10 @@ class Decoder(nn.Module, ABC):
         weight, bias = self.current()
         return self.distribution(batch.pair_products(z, weight) + take(bias, batch.items), batch.items)
 
+    def on_levels(self, levels: Tensor) -> "Decoder":  # noqa: ARG002
+        """Return the decoder of the ratings rounded to ``levels`` (R,), with the same weights; of levels, itself."""
+        return self
+
     def log_weight_prior(
         self, weight_sd: float | None, bias_sd: float | None, item_weights: Tensor | None = None
     ) -> Tensor:

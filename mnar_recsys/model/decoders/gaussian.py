@@ -10,6 +10,7 @@ from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import DrawnRatings, Grid, RatingDistribution
 from mnar_recsys.model.decoders.fused_linear import SumLogUnratedLinear
 from mnar_recsys.model.decoders.location import HardDraw, LocationDecoder, bin_masses
+from mnar_recsys.model.decoders.rounded import RoundedRatings
 from mnar_recsys.model.quadrature import gauss_hermite
 
 
@@ -58,6 +59,10 @@ class GaussianRatings(RatingDistribution):
         inner = grid.upper[:-1, None]
         return bin_masses(torch.special.ndtr((inner - self._mean.unsqueeze(-2)) / self.sd))
 
+    def on_levels(self, levels: Tensor) -> RoundedRatings:
+        """Return the distribution of the nearest of ``levels`` (R,)."""
+        return RoundedRatings(self._mean, self.sd, levels)
+
     def draw(self, noise: Tensor) -> DrawnRatings:
         """Reparameterised draw, mean + sd * noise."""
         return HardDraw(self._mean + self.sd * noise)
@@ -74,9 +79,10 @@ class GaussianDecoder(LocationDecoder):
         self.register_buffer("nodes", nodes, persistent=False)
         self.register_buffer("node_weights", weights, persistent=False)
 
-    def distribution(self, natural: Tensor, items: slice | Tensor) -> GaussianRatings:
-        """Gaussian of each cell from natural parameters (..., 1, I)."""
-        return GaussianRatings(self.location(natural), self.sd(items), (self.nodes, self.node_weights))
+    def distribution(self, natural: Tensor, items: slice | Tensor) -> RatingDistribution:
+        """Gaussian of each cell from natural parameters (..., 1, I), or of its nearest level: see ``on_levels``."""
+        ratings = GaussianRatings(self.location(natural), self.sd(items), (self.nodes, self.node_weights))
+        return ratings if self.rounded_to is None else ratings.on_levels(self.rounded_to)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return standard normal noise (S, B, I)."""

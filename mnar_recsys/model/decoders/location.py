@@ -1,7 +1,8 @@
 """What decoders that are a density around a location have in common: the location, its range, the grid."""
 
+import copy
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,7 @@ class LocationDecoder(Decoder):
         super().__init__(torch.logit(share)[None, :], latent_size)
         self.scale = scale
         self.mean_range = (low, high)
+        self.rounded_to: Tensor | None = None
         self.has_item_sd = variance == "per-item"
         size = len(item_means) if self.has_item_sd else 1
         self.log_sd = nn.Parameter(torch.full((size,), math.log(initial_sd)))
@@ -74,6 +76,16 @@ class LocationDecoder(Decoder):
     def sd(self, items: slice | Tensor) -> Tensor:
         """Return sd, (1,) or that of the items (I,), in rating points."""
         return torch.exp(take(self.log_sd, items) if self.has_item_sd else self.log_sd)
+
+    def on_levels(self, levels: Tensor) -> Self:
+        """Return the decoder of the ratings rounded to ``levels`` (R,), which shares this one's weights.
+
+        A density says nothing that a probability of levels could be compared with; the probability that the rating
+        rounds to a level does.
+        """
+        other = copy.copy(self)
+        other.rounded_to = levels
+        return other
 
     def item_axes(self) -> dict[str, int]:
         """Return which tensors have a row for each item; see ``HasItemRows``."""

@@ -11,6 +11,7 @@ from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import DrawnRatings, Grid, RatingDistribution
 from mnar_recsys.model.decoders.fused_linear import SumLogUnratedLinear
 from mnar_recsys.model.decoders.location import HardDraw, LocationDecoder, bin_masses
+from mnar_recsys.model.decoders.rounded import RoundedRatings
 from mnar_recsys.model.decoders.student_math import (
     cdf,
     log_density,
@@ -71,6 +72,10 @@ class StudentTRatings(RatingDistribution):
         inner = grid.upper[:-1, None]
         return bin_masses(cdf((inner - self._location.unsqueeze(-2)) / self.sd, self.df))
 
+    def on_levels(self, levels: Tensor) -> RoundedRatings:
+        """Return the distribution of the nearest of ``levels`` (R,)."""
+        return RoundedRatings(self._location, self.sd, levels, lambda x: cdf(x, self.df))
+
     def draw(self, noise: Tensor) -> DrawnRatings:
         """Reparameterised draw, location + sd * the quantile of the noise: it has gradients in df, too."""
         return HardDraw(self._location + self.sd * quantile(noise, self.df))
@@ -106,11 +111,12 @@ class StudentTDecoder(LocationDecoder):
         """Degrees of freedom: (1,)."""
         return MIN_DF + softplus(self.raw_df)
 
-    def distribution(self, natural: Tensor, items: slice | Tensor) -> StudentTRatings:
-        """Student-t of each cell from natural parameters (..., 1, I)."""
+    def distribution(self, natural: Tensor, items: slice | Tensor) -> RatingDistribution:
+        """Student-t of each cell from natural parameters (..., 1, I), or of its nearest level: see ``on_levels``."""
         df = self.df
         rule = self.nodes, quadrature_weights(self.nodes, self.log_jacobian, df)
-        return StudentTRatings(self.location(natural), self.sd(items), df, rule)
+        ratings = StudentTRatings(self.location(natural), self.sd(items), df, rule)
+        return ratings if self.rounded_to is None else ratings.on_levels(self.rounded_to)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return uniform noise inside (0, 1), (S, B, I)."""
