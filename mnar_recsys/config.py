@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mnar_recsys.errors import ConfigError
 
 DecoderName = Literal["auto", "ordinal", "categorical", "gaussian", "student-t"]
-MissingName = Literal["auto", "ignorable", "shared", "per-item", "per-level", "known"]
+MissingName = Literal["auto", "ignorable", "shared", "per-item", "per-level", "known", "agnostic"]
 Sign = Literal["positive", "negative", "free"]
-EstimatorName = Literal["marginal", "sampled"]
+EstimatorName = Literal["auto", "marginal", "sampled"]
 Stop = Literal["auto", "held-out", "converged", "never"]
 
 LEAST_STEPS_BETWEEN_LOOKS = 50
@@ -30,12 +30,13 @@ class ModelConfig(_Settings):
     sigmoid) or `student-t` (the same with heavier tails). `auto`: ordinal on rating levels, else gaussian."""
     missing: MissingName = "auto"
     """p(s|x): one slope for all items (`shared`), one each (`per-item`), one weight a rating level (`per-level`),
-    a given mechanism (`known`), or none (`ignorable`, which is MIWAE). `auto`: shared with a gaussian or
-    student-t decoder, else per-level."""
+    a given mechanism (`known`), a map of all the person's ratings (`agnostic`), or none (`ignorable`, which is MIWAE).
+    `auto`: shared with a gaussian or student-t decoder, else per-level."""
     sign: Sign = "positive"
     """Direction of selection: `positive` if people tend to rate what they like. For `per-level`: monotone."""
-    estimator: EstimatorName = "marginal"
-    """The missing ratings are summed out exactly (`marginal`) or drawn (`sampled`, as in the paper)."""
+    estimator: EstimatorName = "auto"
+    """The missing ratings are summed out exactly (`marginal`) or drawn (`sampled`, as in the paper). `auto`: marginal,
+    unless the missing model is agnostic, where that cannot be done."""
     user_activity: bool = True
     """Give every user a latent activity that raises or lowers all their log-odds of rating."""
     exposure_size: int = Field(default=6, ge=0, le=1024)
@@ -87,6 +88,10 @@ class ModelConfig(_Settings):
     quadrature_nodes: int = Field(default=8, ge=2, le=64)
     """Gauss-Hermite nodes of the marginal estimator with a Gaussian decoder; 8 keep log E[1 - pi] within 1e-5 for
     slopes up to 1 a standard deviation of the rating, and within 4e-4 up to 1.5."""
+    agnostic_hidden: int = Field(default=0, ge=0, le=1024)
+    """Hidden units of the agnostic missing model; 0: a linear map, with a weight for each pair of items."""
+    agnostic_prior_sd: float | None = Field(default=0.5, gt=0)
+    """Standard deviation of a Gaussian prior on what that map adds to the log-odds of rating an item (MAP)."""
     known_propensities: tuple[tuple[float, float], ...] | None = None
     """(rating, P(rated | rating)) pairs of the `known` missing model, linear in the log-odds between them."""
     known_adjust: bool = False
@@ -99,14 +104,29 @@ class ModelConfig(_Settings):
             decoder = "ordinal" if has_levels else "gaussian"
         if missing == "auto":
             missing = "shared" if decoder in ("gaussian", "student-t") else "per-level"
+        estimator = self.estimator
+        if estimator == "auto":
+            estimator = "sampled" if missing == "agnostic" else "marginal"
         is_small = n_ratings < SMALL_LOG
         weights, sees_taste = self.item_weights, self.exposure_sees_taste
         if weights == "auto":
             weights = "variational" if is_small else "point"
         if sees_taste == "auto":
             sees_taste = is_small
-        decided = {"decoder": decoder, "missing": missing, "item_weights": weights, "exposure_sees_taste": sees_taste}
+        decided = {
+            "decoder": decoder, "missing": missing, "estimator": estimator,
+            "item_weights": weights, "exposure_sees_taste": sees_taste,
+        }  # fmt: skip
         return self.model_copy(update=decided)
+
+    @model_validator(mode="after")
+    def _rows_are_drawn(self) -> Self:
+        if self.missing == "agnostic" and self.estimator == "marginal":
+            raise ValueError(
+                "missing='agnostic' has no marginal form: what is missing in a row must be drawn. Set "
+                "estimator='sampled' (--set estimator=sampled), or leave the estimator out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> Self:

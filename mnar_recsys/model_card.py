@@ -32,7 +32,8 @@ def model_card(fitted: FittedModel) -> str:
     survey = f"\n{n_surveyed:,} randomly collected ratings (MCAR labels) beside them." if n_surveyed else ""
     n_cells = log.n_users * log.n_items
     density = log.n_ratings / n_cells
-    offer = "" if log.eligible is None else f"\n{len(log.eligible):,} cells were on offer."
+    n_eligible = n_cells if log.eligible is None else len(log.eligible)
+    offer = f"\n{n_eligible:,} cells were on offer ({n_eligible / n_cells:.2%})." if n_eligible < n_cells else ""
     selection = "\n".join(f"| {rating:g} | {value:+.2f} |" for rating, value in selection_by_level(fitted).items())
     model = "\n".join(f"- {key}: {value}" for key, value in settings.model.model_dump(mode="json").items())
     training = "\n".join(f"- {key}: {value}" for key, value in settings.training.model_dump(mode="json").items())

@@ -215,6 +215,10 @@ def decide(
     decided: dict[str, Settings] = {}
     for name, one in candidates.items():
         chosen = one.resolve(has_levels=has_levels, n_ratings=log.n_ratings)
+        if chosen.model.missing == "agnostic":
+            raise ConfigError(
+                f"candidate '{name}' cannot be compared: a missing model of whole rows has no exact bound; leave it out"
+            )
         twin = next((other for other, known in decided.items() if known == chosen), None)
         if twin is not None:
             raise ConfigError(f"candidates '{twin}' and '{name}' are the same for this log; leave one of them out")

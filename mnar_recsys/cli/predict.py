@@ -36,7 +36,9 @@ def predict(
     columns: PairColumns = None,
     estimand: Annotated[
         Literal["conditional", "paper"],
-        typer.Option(help="conditional: the cell's own missingness counts; paper: eq. 18, where it does not."),
+        typer.Option(
+            help="conditional: the cell's own missingness counts; paper: eq. 18, it does not (agnostic: only that)."
+        ),
     ] = "conditional",
     draws: Annotated[
         int | None,
@@ -67,6 +69,8 @@ def predict(
         estimand=Estimand(estimand),
         trained_items=recommender.predictor.trained_items,
     )
+    if predictor.estimand is not Estimand(estimand):
+        note("a missing model of whole rows has the paper's estimand only: a cell's own missingness does not count")
     total, blocks = _blocks(which, predictor, pairs, top_n or 0, columns, strict=strict)
     with progress("predicting", total, "pairs") as advance:
         summary = export_predictions(out, predictor, blocks, levels=levels, propensity=propensity, on_pairs=advance)

@@ -127,15 +127,20 @@ class UserBatch:
 
         Of drawn items, how many unknown ratings a cell stands for: (B, M).
         """
-        shape = (self.n_users, n_items)
         if self.eligible is None:
-            mask = torch.ones(shape, device=self.rows.device)
+            mask = self.unknown(n_items)
         else:
-            mask = torch.zeros(shape, device=self.rows.device)
+            mask = torch.zeros(self.n_users, n_items, device=self.rows.device)
             mask[self.eligible.rows, self.eligible.items] = 1.0
+            mask[self.rows, self.items] = 0.0
+        if self.item_weights is None or self.drawn is None:
+            return mask
+        return mask.index_select(1, self.drawn) * self.item_weights.index_select(0, self.drawn)
+
+    def unknown(self, n_items: int) -> Tensor:
+        """Return 1 where a cell's rating is unknown, on offer or not, else 0: (B, P). For blocks of users only."""
+        mask = torch.ones(self.n_users, n_items, device=self.rows.device)
         mask[self.rows, self.items] = 0.0
-        if self.item_weights is not None and self.drawn is not None:
-            return mask.index_select(1, self.drawn) * self.item_weights.index_select(0, self.drawn)
         return mask
 
     def pair_products(self, z: Tensor, weight: Tensor) -> Tensor:

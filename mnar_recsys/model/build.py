@@ -12,7 +12,8 @@ from mnar_recsys.errors import ConfigError
 from mnar_recsys.model.decoders import CategoricalDecoder, Decoder, GaussianDecoder, OrdinalDecoder, StudentTDecoder
 from mnar_recsys.model.encoder import SetEncoder
 from mnar_recsys.model.exposure import Exposure
-from mnar_recsys.model.missing import Ignorable, Known, Logistic, MissingModel, PerLevel
+from mnar_recsys.model.missing import Agnostic, Ignorable, Known, Logistic, MissingModel, PerLevel
+from mnar_recsys.model.missing.agnostic import MAX_ITEMS
 from mnar_recsys.model.mnar_vae import MnarVae
 
 # Pseudo-ratings of the overall distribution that an item starts with.
@@ -92,6 +93,20 @@ def _missing(config: ModelConfig, log: RatingLog) -> MissingModel:
         case "per-level":
             _need_levels("missing model 'per-level'", log.scale, "choose 'shared'")
             return PerLevel(log_odds, log.scale, sign=config.sign)
+        case "agnostic":
+            if not config.agnostic_hidden and log.n_items > MAX_ITEMS:
+                raise ConfigError(
+                    f"missing model 'agnostic' has a weight for each pair of items, at most {MAX_ITEMS:,} of them; "
+                    f"found {log.n_items:,}. Set agnostic_hidden to some units, 32 say, or choose 'per-item'"
+                )
+            return Agnostic(
+                log_odds,
+                log.scale,
+                centre=centre,
+                sign=config.sign,
+                hidden=config.agnostic_hidden,
+                prior_sd=config.agnostic_prior_sd,
+            )
         case "known":
             return Known(log_odds, config.known_propensities or (), adjust=config.known_adjust)
     raise ConfigError(f"missing model '{config.missing}' is not decided; resolve the settings first")

@@ -67,8 +67,8 @@ class CellPosterior:
     ----------
     cells : RatingDistribution
         p(x|z) of each draw and cell.
-    missing : MissingModel
-        For the items in ``items``.
+    missing : MissingModel or None
+        For the items in ``items``; None where ``offset`` says all that is to be said of the log-odds.
     items : slice or Tensor
         The items of the last axis.
     offset : Tensor or None
@@ -82,7 +82,7 @@ class CellPosterior:
     def __init__(
         self,
         cells: RatingDistribution,
-        missing: MissingModel,
+        missing: MissingModel | None,
         items: slice | Tensor,
         *,
         offset: Tensor | None,
@@ -119,7 +119,7 @@ class CellPosterior:
 
     def _rated(self, ratings: Tensor) -> Tensor:
         """Probability pi of rating the cell, given rating and z, broadcastable to (S, ..., Q, I)."""
-        logit = self.missing.logit(ratings, self.items)
+        logit = ratings.new_zeros(()) if self.missing is None else self.missing.logit(ratings, self.items)
         return torch.sigmoid(logit if self.offset is None else logit + self.offset.unsqueeze(-2))
 
     def _tilt(self, rated: Tensor) -> Tensor:

@@ -61,7 +61,8 @@ class Predictor:
     draws : int, optional
         Posterior draws S of a user's latent, for each draw of the items' weights; DRAWS, or DRAWS_EACH.
     estimand : Estimand
-        ``CONDITIONAL`` counts a cell's own missingness, ``PAPER`` is eq. 18.
+        ``CONDITIONAL`` counts a cell's own missingness, ``PAPER`` is eq. 18, all there is for a missing model of whole
+        rows.
     trained_items : ndarray, optional
         (P,) whether the model has learned from a rating of the item; default, whether ``log`` has one.
     """
@@ -79,7 +80,7 @@ class Predictor:
         self.model = model.eval()
         self.log = log
         self.seed = seed
-        self.estimand = estimand
+        self.estimand = Estimand.PAPER if model.missing.needs_row else estimand
         self.device = next(model.parameters()).device
         self.grid = model.decoder.grid()
         self.weights = WeightDraws(model, seed)
@@ -168,8 +169,11 @@ class Predictor:
         distinct, starts = np.unique(users, return_index=True)
         ends = np.append(starts[1:], len(users))
         size = max(1, _CELLS_AT_ONCE // (len(self.noise) * max(len(self.grid.centre), 8)))
-        for first in range(0, len(distinct), _USERS_AT_ONCE):
-            group = distinct[first : first + _USERS_AT_ONCE]
+        at_once = _USERS_AT_ONCE
+        if self.estimand is Estimand.PAPER:  # every cell of these users is drawn
+            at_once = max(1, min(at_once, _CELLS_AT_ONCE // (len(self.noise) * self.log.n_items)))
+        for first in range(0, len(distinct), at_once):
+            group = distinct[first : first + at_once]
             posteriors = tuple(self._posterior(group, number) for number in range(len(self.weights)))
             for start in range(starts[first], ends[first + len(group) - 1], size):
                 pairs = slice(start, min(start + size, ends[first + len(group) - 1]))
@@ -195,11 +199,12 @@ class Predictor:
         counts = np.bincount(chunk.rows, minlength=posterior.taste.shape[1])
         pairs = UserBatch(rows, item, torch.empty(0), counts)
         status = np.full(len(items), UNTILTED) if untilted else self._status(chunk.users, items)
+        by_row = posterior.row_logit
         return CellPosterior(
             self.model.decoder.pairs(posterior.taste, pairs),
-            self.model.missing,
+            self.model.missing if by_row is None else None,
             item,
-            offset=self.model.exposure.pairs(posterior.z_x, pairs),
+            offset=self.model.exposure.pairs(posterior.z_x, pairs) if by_row is None else by_row[:, rows, item],
             share=posterior.share.index_select(1, rows),
             status=torch.from_numpy(status).to(self.device),
         )

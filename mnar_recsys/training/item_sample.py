@@ -83,11 +83,14 @@ def sample_size(settings: Settings, n_items: int) -> int | None:
         If a number is set where it cannot be.
     """
     wanted, model = settings.training.sampled_items, settings.model
-    needs_all = model.item_weights == "variational" or model.population_marginal is not None
+    needs_all = (
+        model.item_weights == "variational" or model.population_marginal is not None or model.missing == "agnostic"
+    )
     if wanted == "all" or (wanted == "auto" and (needs_all or n_items <= _FEW_ITEMS)):
         return None
     if needs_all:
         raise ConfigError(
-            "sampled_items needs item_weights='point' and no population_marginal; set sampled_items='all'"
+            "sampled_items needs item_weights='point', no population_marginal and a missing model of single cells; "
+            "set sampled_items='all'"
         )
     return DEFAULT_SIZE if wanted == "auto" else min(wanted, n_items)

@@ -98,11 +98,12 @@ class Trainer:
         return self.progress
 
     def held_out_bound(self) -> Tensor:
-        """Joint bound of each held-out user under the current weights, exact missing-entry term: (H,).
+        """Joint bound of each held-out user under the current weights, exact missing-entry term if there is one: (H,).
 
         The draws are the same at every look, so that looks differ by the weights only.
         """
-        estimator = self.model.estimator(marginal=True)
+        is_drawn = self.model.missing.needs_row
+        estimator = self.model.estimator(marginal=not is_drawn)
         generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "held out"))
         found = torch.zeros(len(self.held_out), dtype=torch.float64)
         size = self.config.batch_size
@@ -110,10 +111,13 @@ class Trainer:
             users = self.held_out[start : start + size]
             shape = (self.config.validation_samples, len(users), self.model.latent_size)
             noise = torch.randn(shape, generator=generator, device=self.device)
+            cells = (*shape[:2], self.log.n_items)
+            cell_noise = self.model.decoder.noise(cells, generator) if is_drawn else None
             if start // size % self.workers.size != self.workers.rank:
                 continue
             with torch.no_grad():
-                weights, _ = self.model.log_weights(make_batch(self.log, users, self.device), noise, estimator)
+                batch = make_batch(self.log, users, self.device)
+                weights, _ = self.model.log_weights(batch, noise, estimator, cell_noise)
             found[start : start + size] = importance_bound(weights.total).double().cpu()
         return self.workers.total(found)
 

