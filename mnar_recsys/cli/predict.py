@@ -8,6 +8,7 @@ import typer
 from mnar_recsys.cli.options import ModelFolder, PairColumns
 from mnar_recsys.cli.progress import progress
 from mnar_recsys.cli.terminal import note, say, warn
+from mnar_recsys.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +60,11 @@ def predict(
     if ratings is not None:
         recommender = condition_on(recommender, ratings)
     fitted = recommender.fitted
+    if draws is not None and fitted.draws is not None and fitted.draws.z is not None:
+        raise ConfigError(
+            f"the posterior of {model} was sampled, and its {len(fitted.draws)} draws are all there are; "
+            "leave --draws out"
+        )
     predictor = Predictor(
         fitted.model,
         fitted.log,
@@ -66,6 +72,7 @@ def predict(
         draws=draws,
         estimand=Estimand(estimand),
         trained_items=recommender.predictor.trained_items,
+        posterior=fitted.draws,
     )
     total, blocks = _blocks(which, predictor, pairs, top_n or 0, columns, strict=strict)
     with progress("predicting", total, "pairs") as advance:

@@ -10,6 +10,7 @@ from mnar_recsys.cli.options import (
     Columns,
     Duplicates,
     Ids,
+    InferenceBy,
     ItemFeatures,
     KnownPropensities,
     Layout,
@@ -40,6 +41,7 @@ def train(
     sign: Annotated[
         Sign | None, typer.Option(help="Direction of selection; positive: people tend to rate what they like.")
     ] = None,
+    inference: InferenceBy = None,
     known_propensities: KnownPropensities = None,
     settings: Assignments = None,
     mcar_labels: Annotated[
@@ -69,6 +71,7 @@ def train(
         "decoder": decoder,
         "missing": "known" if points and missing is None else missing,
         "sign": sign,
+        "inference": inference,
         "known_propensities": points,
         "population_marginal": parse_shares(population_marginal),
     }

@@ -148,6 +148,13 @@ class MnarVae(nn.Module):
             Noise of the sampled estimator, from ``decoder.noise((S, B, P))``.
         """
         z, log_p_z, log_q_z = self.sample_posterior(batch, noise)
+        log_p_x, log_p_s = self.log_likelihood(batch, z, estimator, cell_noise)
+        return LogWeights(log_p_x, log_p_s, log_p_z, log_q_z), z
+
+    def log_likelihood(
+        self, batch: UserBatch, z: Tensor, estimator: MissingTerm, cell_noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return log p(x_obs | z) and log p(s | x_obs, z), or its estimate: z (S, B, K') -> (S, B) each."""
         taste, z_x = self.split_latent(z)
         log_p_x = batch.sum_by_user(self.decoder.pairs(taste, batch).log_prob(batch.ratings))
         # (1, n) on the support axis: the pairs' own ratings.
@@ -157,7 +164,7 @@ class MnarVae(nn.Module):
             logit = logit + offset
         known = self._log_mask(logit, batch.surveyed)
         log_p_s = batch.sum_by_user(known.expand(len(z), -1)) + estimator(taste, z_x, batch, cell_noise)
-        return LogWeights(log_p_x, log_p_s, log_p_z, log_q_z), z
+        return log_p_x, log_p_s
 
     def _log_mask(self, logit: Tensor, surveyed: Tensor | None) -> Tensor:
         """Log p(s | x) of known ratings from their logit (..., n): s = 1 where they were given by choice.

@@ -189,6 +189,13 @@ class Decoder(nn.Module, ABC):
             total = total - 0.5 * centred.square().sum() / bias_sd**2
         return total
 
+    def log_density(self) -> Tensor | float:
+        """Log prior density, up to a constant, of the parameters that items share, as they are stored: a scalar.
+
+        For a sampler: an optimiser takes them as flat. Here there are none.
+        """
+        return 0.0
+
     @abstractmethod
     def distribution(self, natural: Tensor, items: slice | Tensor) -> RatingDistribution:
         """Distribution of cells from natural parameters (..., C, I); ``items`` says which items they are."""

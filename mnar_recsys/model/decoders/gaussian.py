@@ -10,6 +10,7 @@ from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
 from mnar_recsys.model.decoders.fused_gaussian import SumLogUnratedGaussian
 from mnar_recsys.model.indexing import take
+from mnar_recsys.model.priors import log_half_normal
 from mnar_recsys.model.quadrature import gauss_hermite
 
 
@@ -122,6 +123,10 @@ class GaussianDecoder(Decoder):
         self.node_weights: Tensor
         self.register_buffer("nodes", nodes, persistent=False)
         self.register_buffer("node_weights", weights, persistent=False)
+
+    def log_density(self) -> Tensor:
+        """Log density of the log sd, where the sd is half-normal with half the width of the scale."""
+        return log_half_normal(self.log_sd, self.scale.half_width)
 
     def distribution(self, natural: Tensor, items: slice | Tensor) -> GaussianRatings:
         """Gaussian of each cell from natural parameters (..., 1, I)."""
