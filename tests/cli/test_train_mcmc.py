@@ -12,6 +12,12 @@ pytest.importorskip("pyro")
 FEW = (*QUICK, "--inference", "mcmc", "--set", "mcmc_warmup=20", "--set", "mcmc_draws=20", "--set", "latent_size=2")
 
 
+@pytest.fixture(autouse=True)
+def short_trajectories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds, not minutes: of at most 7 steps."""
+    monkeypatch.setattr("mnar_recsys.training.mcmc._MAX_TREE_DEPTH", 3)
+
+
 def test_chains_are_summed_up_and_doubted(cli: Cli, ratings: Path, tmp_path: Path) -> None:
     result = cli("train", ratings, "--out", tmp_path / "m", *FEW)
     assert any(
