@@ -12,6 +12,7 @@ MissingName = Literal["auto", "ignorable", "shared", "per-item", "per-level", "k
 Sign = Literal["positive", "negative", "free"]
 EstimatorName = Literal["auto", "marginal", "sampled"]
 Stop = Literal["auto", "held-out", "converged", "never"]
+Inference = Literal["variational", "mcmc"]
 
 LEAST_STEPS_BETWEEN_LOOKS = 50
 SMALL_LOG = 10_000
@@ -159,6 +160,9 @@ class TrainingConfig(_Settings):
     """Users in a batch [B]."""
     learning_rate: float = Field(default=1e-2, gt=0)
     """Adam's step size."""
+    slope_rate: float = Field(default=15.0, gt=0)
+    """How many times this the step size of the slopes of the missing model is: one number that moves all others, it is
+    the slowest to converge, and with weights that are points these overfit before it has. 1 in the paper."""
     max_steps: int = Field(default=20_000, ge=1)
     """Stop after this many steps at the latest."""
     stop: Stop = "auto"
@@ -187,6 +191,17 @@ class TrainingConfig(_Settings):
     """`bfloat16` runs the matrix products in mixed precision."""
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    inference: Inference = "variational"
+    """`variational`: the bound is maximised, no more. `mcmc`: from there, the posterior of all weights and users is
+    sampled by the No-U-Turn sampler (needs Pyro); for small logs, where it is the more accurate of the two."""
+    mcmc_chains: int = Field(default=2, ge=1)
+    """Chains of `mcmc`, one after another, each from a start of its own; one alone cannot show that it is stuck."""
+    mcmc_warmup: int = Field(default=200, ge=20)
+    """Draws of a chain that find its step size and scales, and are thrown away."""
+    mcmc_draws: int = Field(default=300, ge=20)
+    """Draws of a chain after that."""
+    mcmc_kept: int = Field(default=200, ge=1)
+    """Draws kept for predictions, evenly spaced over all chains."""
 
 
 class Settings(_Settings):
@@ -194,6 +209,19 @@ class Settings(_Settings):
 
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _can_be_sampled(self) -> Self:
+        if self.training.inference == "mcmc":
+            for key, found, needed in (
+                ("item_weights", self.model.item_weights, "variational"),
+                ("estimator", self.model.estimator, "marginal"),
+            ):
+                if found not in ("auto", needed):
+                    raise ValueError(f"inference 'mcmc' needs {key} '{needed}'; found '{found}'")
+            if self.model.missing == "agnostic":
+                raise ValueError("inference 'mcmc' needs a missing model of single cells; found missing 'agnostic'")
+        return self
 
     def replace(self, values: Mapping[str, Any]) -> Self:
         """Return settings with fields changed by name, wherever they live; text is parsed as the field's type.
@@ -214,7 +242,10 @@ class Settings(_Settings):
 
     def resolve(self, *, has_levels: bool, n_ratings: int) -> Self:
         """Return settings in which every ``auto`` is decided; see ``ModelConfig.resolve``."""
-        model, training = self.model.resolve(has_levels=has_levels, n_ratings=n_ratings), self.training
+        model, training = self.model, self.training
+        if training.inference == "mcmc" and model.item_weights == "auto":
+            model = model.model_copy(update={"item_weights": "variational"})
+        model = model.resolve(has_levels=has_levels, n_ratings=n_ratings)
         if training.stop == "auto":
             stop = "converged" if model.item_weights == "variational" else "held-out"
             training = training.model_copy(update={"stop": stop})
@@ -242,7 +273,7 @@ _YAHOO_R3 = Settings(
         weight_prior_sd=None, bias_prior_sd=None, exposure_prior_sd=None, selection_prior_sd=None,
     ),
     training=TrainingConfig(
-        samples=20, batch_size=100, learning_rate=1e-3, max_steps=10_000, stop="never", evaluate_every=500
+        samples=20, batch_size=100, learning_rate=1e-3, slope_rate=1, max_steps=10_000, stop="never", evaluate_every=500
     ),
 )  # fmt: skip
 

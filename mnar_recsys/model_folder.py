@@ -1,8 +1,9 @@
 """A fitted model on disk: ``config.json weights.safetensors vocab.parquet ratings.parquet history.csv card.md``.
 
-Where there are features, ``user_features.parquet item_features.parquet`` as well, and ``eligible.parquet`` where not
-every cell was on offer. Everything but the weights is checked before they load, and nothing is unpickled. The training
-ratings are part of the folder because predictions are conditional on them.
+Where there are features, ``user_features.parquet item_features.parquet`` as well, ``eligible.parquet`` where not every
+cell was on offer, and ``draws.safetensors`` where the posterior was sampled. Everything but the weights is checked
+before they load, and nothing is unpickled. The training ratings are part of the folder because predictions are
+conditional on them.
 """
 
 import hashlib
@@ -26,10 +27,12 @@ from mnar_recsys.errors import MnarError, ModelFolderError
 from mnar_recsys.files import atomic_path, write_text
 from mnar_recsys.model.build import build_model
 from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.model.posterior_draws import PosteriorDraws
 from mnar_recsys.model.tensor_file import read_facts, read_tensors, write_tensors
 
 FORMAT = 2
 CHECKPOINT = "checkpoint.safetensors"
+DRAWS = "draws.safetensors"
 ELIGIBLE = "eligible.parquet"
 DATA_FILES = (
     "vocab.parquet", "ratings.parquet", "user_features.parquet", "item_features.parquet", ELIGIBLE, "config.json"
@@ -48,6 +51,8 @@ class FittedModel:
     model: MnarVae
     history: tuple[dict[str, float], ...]
     finished: bool
+    draws: PosteriorDraws | None = None
+    """the sampled posterior, where inference is mcmc and was not interrupted"""
 
 
 def fingerprint(log: RatingLog, settings: Settings, seed: int) -> str:
@@ -110,6 +115,15 @@ def write_weights(
     write_tensors(folder / "weights.safetensors", tensors, {"fingerprint": print_of, "finished": finished})
 
 
+def write_draws(folder: Path, draws: PosteriorDraws | None, print_of: str) -> None:
+    """Write the sampled posterior, whole or not at all; without one, remove what is there of another model."""
+    if draws is None:
+        (folder / DRAWS).unlink(missing_ok=True)
+        return
+    tensors = {name: tensor.contiguous() for name, tensor in draws.tensors().items()}
+    write_tensors(folder / DRAWS, tensors, {"fingerprint": print_of, "report": draws.facts()})
+
+
 def read_model(folder: str | Path) -> FittedModel:
     """Load a model folder.
 
@@ -148,7 +162,10 @@ def read_model(folder: str | Path) -> FittedModel:
         raise ModelFolderError(
             f"{folder / 'weights.safetensors'}: the weights do not fit config.json ({reason}); train the model again"
         ) from error
-    return FittedModel(settings, seed, log, model, _read_history(folder / "history.csv"), finished)
+    draws = None
+    if finished and settings.training.inference == "mcmc":
+        draws = _read_draws(folder / DRAWS, config["fingerprint"], model, log.n_users)
+    return FittedModel(settings, seed, log, model, _read_history(folder / "history.csv"), finished, draws)
 
 
 def _features(log: RatingLog) -> dict[str, FeatureTable | None]:
@@ -237,6 +254,18 @@ def _read_weights(path: Path, expected: str) -> tuple[dict[str, Tensor], bool]:
         raise ModelFolderError(f"{path}: not this package's, {error} missing; train the model again") from error
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{path}: damaged weights ({error}); train the model again") from error
+
+
+def _read_draws(path: Path, expected: str, model: MnarVae, n_users: int) -> PosteriorDraws:
+    try:
+        facts = read_facts(path)
+        if facts["fingerprint"] != expected:
+            raise ModelFolderError(f"{path}: the draws belong to another model; train the model again")
+        return PosteriorDraws.from_parts(read_tensors(path), facts["report"], model, (n_users, model.latent_size))
+    except FileNotFoundError as error:
+        raise ModelFolderError(f"{path}: the draws of the posterior are missing; train the model again") from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelFolderError(f"{path}: damaged draws ({error}); train the model again") from error
 
 
 def _read_history(path: Path) -> tuple[dict[str, float], ...]:

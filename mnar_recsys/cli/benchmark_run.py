@@ -181,7 +181,7 @@ def choose_models(text: str, settings: Mapping[str, Mapping[str, Any]]) -> list[
     unknown = [name for name in names if name not in (*known, *variants)]
     if unknown or not names:
         raise ConfigError(
-            f"--models must be all, variants (names with a {VARIANT} in --settings) or names of {', '.join(known)}; "
+            f"--models must be all or names of {', '.join(known)}, or variants of these in --settings; "
             f"found {', '.join(unknown) or repr(text)}"
         )
     return names

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mnar_recsys.candidates import CANDIDATES, make_candidates, read_assignments
-from mnar_recsys.config import Settings, preset
+from mnar_recsys.config import Inference, Settings, preset
 from mnar_recsys.errors import ConfigError
 
 Columns = Annotated[
@@ -33,6 +33,10 @@ UserFeatures = Annotated[
     Path | None, typer.Option(help="Features of users: CSV with a column user; numbers, or words as categories.")
 ]
 ItemFeatures = Annotated[Path | None, typer.Option(help="Features of items: CSV with a column item.")]
+InferenceBy = Annotated[
+    Inference | None,
+    typer.Option(help="variational; or mcmc, for small logs: sample the whole posterior (minutes, needs Pyro)."),
+]
 McarLabels = Annotated[
     Path | None,
     typer.Option(help="Randomly collected ratings to train on as well; never those you will evaluate on."),

@@ -8,12 +8,14 @@ import typer
 from mnar_recsys.cli.options import ModelFolder, PairColumns
 from mnar_recsys.cli.progress import progress
 from mnar_recsys.cli.terminal import note, say, warn
+from mnar_recsys.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mnar_recsys.prediction.export import ExportSummary, PairBlock
     from mnar_recsys.prediction.predictor import Predictor
+    from mnar_recsys.recommender import MNARRecommender
 
 
 def predict(
@@ -51,16 +53,34 @@ def predict(
     rating, mean_se the uncertainty of its expectation. A rating in the log is never returned.
     """
     from mnar_recsys.cli.reading import condition_on, load_model, only_one
-    from mnar_recsys.prediction.cells import Estimand
     from mnar_recsys.prediction.export import check_target, export_predictions
-    from mnar_recsys.prediction.predictor import Predictor
 
     which = only_one({"--pairs": pairs is not None, "--all": everything, "--top-n": top_n is not None})
     check_target(out)
     recommender = load_model(model)
     if ratings is not None:
         recommender = condition_on(recommender, ratings)
+    predictor = _predictor(recommender, model, draws, estimand)
+    total, blocks = _blocks(which, predictor, pairs, top_n or 0, columns, strict=strict)
+    with progress("predicting", total, "pairs") as advance:
+        summary = export_predictions(out, predictor, blocks, levels=levels, propensity=propensity, on_pairs=advance)
+    say(f"{out}: {summary.rows:,} predictions")
+    _remarks(summary, predictor)
+
+
+def _predictor(
+    recommender: "MNARRecommender", model: Path, draws: int | None, estimand: Literal["conditional", "paper"]
+) -> "Predictor":
+    """Return the predictor asked for."""
+    from mnar_recsys.prediction.cells import Estimand
+    from mnar_recsys.prediction.predictor import Predictor
+
     fitted = recommender.fitted
+    if draws is not None and fitted.draws is not None and fitted.draws.z is not None:
+        raise ConfigError(
+            f"the posterior of {model} was sampled, and its {len(fitted.draws)} draws are all there are; "
+            "leave --draws out"
+        )
     predictor = Predictor(
         fitted.model,
         fitted.log,
@@ -68,14 +88,11 @@ def predict(
         draws=draws,
         estimand=Estimand(estimand),
         trained_items=recommender.predictor.trained_items,
+        posterior=fitted.draws,
     )
     if predictor.estimand is not Estimand(estimand):
         note("a missing model of whole rows has the paper's estimand only: a cell's own missingness does not count")
-    total, blocks = _blocks(which, predictor, pairs, top_n or 0, columns, strict=strict)
-    with progress("predicting", total, "pairs") as advance:
-        summary = export_predictions(out, predictor, blocks, levels=levels, propensity=propensity, on_pairs=advance)
-    say(f"{out}: {summary.rows:,} predictions")
-    _remarks(summary, predictor)
+    return predictor
 
 
 def _blocks(

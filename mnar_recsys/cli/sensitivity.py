@@ -44,6 +44,8 @@ def sensitivity(
     chosen = None if values is None else parse_values(values)
     check_writable(out)
     fitted = load_model(model).fitted
+    if fitted.draws is not None:
+        note("the profile is that of the variational fit, which the sampling started from")
     count = len(default_grid(1.0)) if chosen is None else len(set(chosen))
     with progress("refitting", count, "selections") as advance:
 

@@ -13,6 +13,7 @@ from mnar_recsys.cli.options import (
     Duplicates,
     Eligible,
     Ids,
+    InferenceBy,
     ItemFeatures,
     KnownPropensities,
     Layout,
@@ -46,6 +47,7 @@ def train(
     sign: Annotated[
         Sign | None, typer.Option(help="Direction of selection; positive: people tend to rate what they like.")
     ] = None,
+    inference: InferenceBy = None,
     known_propensities: KnownPropensities = None,
     settings: Assignments = None,
     select: Select = False,
@@ -73,6 +75,7 @@ def train(
         "decoder": decoder,
         "missing": "known" if points and missing is None else missing,
         "sign": sign,
+        "inference": inference,
         "known_propensities": points,
         "population_marginal": parse_shares(population_marginal),
     }

@@ -4,16 +4,18 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from mnar_recsys.cli.failures import InterruptedRunError
 from mnar_recsys.cli.progress import progress
+from mnar_recsys.cli.sampling import sampling_progress, sampling_table, warn_of_chains
 from mnar_recsys.cli.terminal import facts, is_first, note, table, warn
 from mnar_recsys.config import Settings
 from mnar_recsys.data import RatingLog
+from mnar_recsys.model.tensor_file import read_facts
 from mnar_recsys.model_card import selection_by_level
 from mnar_recsys.model_folder import CHECKPOINT, DATA_FILES, FittedModel
 from mnar_recsys.prediction.unrated import mean_of_unrated
@@ -34,8 +36,12 @@ def fit_to_folder(
         note(f"and on {labels.n_ratings:,} randomly collected ratings (MCAR labels), mean {labels.values.mean():.3f}")
     recommender = MNARRecommender(settings)
     try:
-        with training_progress("training", settings) as on_step:
-            recommender.fit(log, labels=labels, seed=seed, folder=out, resume=resume, on_step=on_step)
+        with ExitStack() as stack:
+            on_step = stack.enter_context(training_progress("training", settings))
+            with sampling_progress(settings, stack.close) as on_draw:
+                recommender.fit(
+                    log, labels=labels, seed=seed, folder=out, resume=resume, on_step=on_step, on_draw=on_draw
+                )
     except KeyboardInterrupt as interrupt:
         raise InterruptedRunError(_what_is_left(out)) from interrupt
     finally:
@@ -45,6 +51,8 @@ def fit_to_folder(
         return ""
     seconds = time.perf_counter() - start
     warn_of_sign(recommender.fitted)
+    if recommender.fitted.draws is not None:
+        warn_of_chains(recommender.fitted.draws.report)
     return _summary(recommender, out, seconds)
 
 
@@ -87,9 +95,11 @@ def _remove_unusable(folder: Path) -> None:
 
 
 def _what_is_left(out: Path) -> str:
-    if (out / CHECKPOINT).exists():
-        return f"the last checkpoint is in {out}; go on with the same command and --resume"
-    return "there was no checkpoint yet; nothing is left behind"
+    if not (out / CHECKPOINT).exists():
+        return "there was no checkpoint yet; nothing is left behind"
+    if read_facts(out / CHECKPOINT)["progress"]["finished"]:
+        return f"{out} holds the variational fit, which predicts; the same command and --resume samples from the start"
+    return f"the last checkpoint is in {out}; go on with the same command and --resume"
 
 
 def warn_of_sign(fitted: FittedModel) -> None:
@@ -122,7 +132,8 @@ def _summary(recommender: MNARRecommender, out: Path, seconds: float) -> str:
     ]
     rows = [[f"{rating:g}", f"{value:+.2f}"] for rating, value in curve.items()]
     title = "Fitted selection: log-odds that a rating adds to being given"
-    return f"{facts(lines)}\n\n{title}\n{table(['rating', 'log-odds'], rows)}"
+    text = f"{facts(lines)}\n\n{title}\n{table(['rating', 'log-odds'], rows)}"
+    return text if fitted.draws is None else f"{text}\n\n{sampling_table(fitted.draws.report)}"
 
 
 def stopping(fitted: FittedModel) -> str:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mnar_recsys.model.batch import UserBatch
@@ -68,3 +70,24 @@ def infer(
         taste, z_x = model.split_latent(z)
         row_logit = estimator.logits(taste, z_x, batch, cell_noise) if isinstance(estimator, SampledRow) else None
         return UserPosterior(taste, z_x, torch.softmax(log_w, dim=0), effective_sample_size(log_w), row_logit)
+
+
+def as_sampled(model: MnarVae, batch: UserBatch, z: Tensor, noise: Tensor) -> UserPosterior:
+    """Return latents (B, K') that a chain drew as a posterior with S = 1.
+
+    Users without ratings, whom the chain leaves out, have their prior at the ``noise`` (1, K') instead.
+    """
+    with torch.no_grad():
+        cold = torch.from_numpy(batch.counts == 0).to(noise.device)
+        z = torch.where(cold[:, None], noise + model.prior_mean(batch), z)[None]
+        taste, z_x = model.split_latent(z)
+        ones = torch.ones_like(z[..., 0])
+        return UserPosterior(taste, z_x, ones, ones[0])
+
+
+def pick(shares: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw an index along the last axis with the given probabilities: (..., G) -> (...)."""
+    cumulative = np.cumsum(shares, axis=-1, dtype=np.float64)
+    threshold = rng.random(shares.shape[:-1]) * cumulative[..., -1]
+    index = (cumulative <= threshold[..., None]).sum(-1)
+    return np.asarray(np.minimum(index, shares.shape[-1] - 1))

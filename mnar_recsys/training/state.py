@@ -51,8 +51,8 @@ def save_checkpoint(
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"adam{number}.{index}.{key}": torch.as_tensor(value).clone() for key, value in state.items()}
-    rate = optimizers[0].param_groups[0]["lr"]
-    write_tensors(path, tensors, {"progress": asdict(progress), "rate": rate, "fingerprint": fingerprint})
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    write_tensors(path, tensors, {"progress": asdict(progress), "rates": rates, "fingerprint": fingerprint})
 
 
 def load_checkpoint(
@@ -84,7 +84,8 @@ def load_checkpoint(
             # SparseAdam counts its steps with a plain number.
             state.setdefault(int(index), {})[key] = tensor if tensor.is_floating_point() else tensor.item()
         groups = optimizer.state_dict()["param_groups"]
-        groups[0]["lr"] = described["rate"]
+        for group, rate in zip(groups, described["rates"][number], strict=True):
+            group["lr"] = rate
         optimizer.load_state_dict({"state": state, "param_groups": groups})
     return _under("best.", tensors), Progress(**described["progress"])
 

@@ -1,5 +1,7 @@
 """One update of the weights, on all items or on some of them, by one process or several."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -71,12 +73,14 @@ class Stepper:
 
     def _new_optimizers(self, rate: float) -> tuple[Optimizer, ...]:
         """Return Adam, and for tensors of which a step touches some rows only, its lazy form."""
-        learned = [p for p in self.model.parameters() if p.requires_grad]
-        if self.rows is None:
-            return (Adam(learned, lr=rate),)
-        by_row = self.rows.parameters()
-        lazy = {id(p) for p in by_row}
-        return Adam([p for p in learned if id(p) not in lazy], lr=rate), SparseAdam(by_row, lr=rate)
+        by_row = [] if self.rows is None else self.rows.parameters()
+        slopes = self.model.missing.slopes()
+        steep = [] if slopes is None else [p for p in slopes.parameters() if p.requires_grad and not _among(p, by_row)]
+        learned = [p for p in self.model.parameters() if p.requires_grad and not _among(p, (*by_row, *steep))]
+        groups = [{"params": learned, "lr": rate}]
+        if steep:
+            groups.append({"params": steep, "lr": self.config.slope_rate * rate})
+        return (Adam(groups), *([SparseAdam(by_row, lr=rate)] if by_row else []))
 
     def step(self, number: int, users: NDArray[np.int64]) -> BoundTerms:
         """Make update ``number`` on a batch of users; return the terms of the bound before it.
@@ -152,3 +156,7 @@ class Stepper:
         share = (mine.stop - mine.start) / n_users
         total: list[float] = self.workers.total([share * value for value in terms.values()]).tolist()
         return BoundTerms(*total)
+
+
+def _among(parameter: Tensor, others: Iterable[Tensor]) -> bool:
+    return any(parameter is other for other in others)

@@ -57,14 +57,14 @@ def test_an_interrupted_fit_goes_on_with_the_choice(
 
     whole = cli("train", ratings, "--out", tmp_path / "whole", *PAIR, *QUICK)
     assert whole.code == 0
-    step = Trainer._step
+    step = Trainer.step
 
     def interrupted(self: Trainer) -> object:
         if len(self.train_users) == 40 and self.progress.step == 15:  # of the last fit, to all users
             raise KeyboardInterrupt
         return step(self)
 
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    monkeypatch.setattr(Trainer, "step", interrupted)
     stopped = cli("train", ratings, "--out", tmp_path / "m", *PAIR, *QUICK)
     assert stopped.code == 130
     assert "go on with the same command and --resume" in stopped.err

@@ -204,6 +204,13 @@ class Decoder(nn.Module, ABC):
         """Return which tensors have a row for each item; see ``HasItemRows``."""
         return {"weight": 1, "bias": 1}
 
+    def log_density(self) -> Tensor | float:
+        """Log prior density, up to a constant, of the parameters that items share, as they are stored: a scalar.
+
+        For a sampler: an optimiser takes them as flat. Here there are none.
+        """
+        return 0.0
+
     @abstractmethod
     def distribution(self, natural: Tensor, items: slice | Tensor) -> RatingDistribution:
         """Distribution of cells from natural parameters (..., C, I); ``items`` says which items they are."""

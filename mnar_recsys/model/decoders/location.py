@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid
 from mnar_recsys.model.indexing import take
+from mnar_recsys.model.priors import log_half_normal
 
 
 class HardDraw(DrawnRatings):
@@ -67,6 +68,10 @@ class LocationDecoder(Decoder):
         self.has_item_sd = variance == "per-item"
         size = len(item_means) if self.has_item_sd else 1
         self.log_sd = nn.Parameter(torch.full((size,), math.log(initial_sd)))
+
+    def log_density(self) -> Tensor:
+        """Log density of the log sd, where the sd is half-normal with half the width of the scale."""
+        return log_half_normal(self.log_sd, self.scale.half_width)
 
     def location(self, natural: Tensor) -> Tensor:
         """Location of each cell in rating points, from natural parameters (..., 1, I): (..., I)."""

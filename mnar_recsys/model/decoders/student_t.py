@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import DrawnRatings, Grid, RatingDistribution
@@ -110,6 +110,17 @@ class StudentTDecoder(LocationDecoder):
     def df(self) -> Tensor:
         """Degrees of freedom: (1,)."""
         return MIN_DF + softplus(self.raw_df)
+
+    def log_density(self) -> Tensor:
+        """Log density of the log sd as in ``LocationDecoder``, and of the raw df where df ~ Gamma(2, .1).
+
+        The prior is that of Juarez & Steel (2010).
+        """
+        total = super().log_density()
+        if not self.raw_df.requires_grad:
+            return total
+        df = self.df
+        return total + (torch.log(df) - 0.1 * df + logsigmoid(self.raw_df)).sum()
 
     def distribution(self, natural: Tensor, items: slice | Tensor) -> RatingDistribution:
         """Student-t of each cell from natural parameters (..., 1, I), or of its nearest level: see ``on_levels``."""

@@ -74,6 +74,11 @@ class MissingModel(nn.Module, ABC):
         """
         return 0.0
 
+    def log_density(self, sd: float | None) -> Tensor | float:
+        """``log_prior`` with respect to the slopes as they are stored, for a sampler; see ``Slope.log_density``."""
+        slopes = self.slopes()
+        return 0.0 if slopes is None else slopes.log_density(sd)
+
     @abstractmethod
     def selection(self, ratings: Tensor) -> Tensor:
         """Log-odds that the rating adds, averaged over the items: (R,) -> (R,), in nats, up to a constant."""
@@ -122,6 +127,19 @@ class Slope(nn.Module):
         size: Tensor = self().abs()
         strength = self.units * (size.mean() if weights is None else size @ weights / weights.sum())
         return -0.5 * ((torch.log(strength) - math.log(TYPICAL_SELECTION)) / sd) ** 2
+
+    def log_density(self, sd: float | None) -> Tensor | float:
+        """Log density of ``raw``, up to a constant, where the selection between the ends has its prior (``log_prior``).
+
+        Several slopes share the selection in proportions that are uniform a priori; without ``sd`` the selection
+        itself is flat, as are free slopes. The density of n slopes of sum T is p(log T) / T^n, or 1 / T^(n - 1),
+        and the softplus adds its derivative.
+        """
+        if self.sign == "free" or self.held is not None:
+            return 0.0
+        slopes = self().abs()
+        power = len(slopes) - (sd is None)
+        return self.log_prior(sd) - power * torch.log(slopes.sum()) + nn.functional.logsigmoid(self.raw).sum()
 
 
 def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
