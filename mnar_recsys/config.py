@@ -160,7 +160,7 @@ class TrainingConfig(_Settings):
     """Users in a batch [B]."""
     learning_rate: float = Field(default=1e-2, gt=0)
     """Adam's step size."""
-    slope_rate: float = Field(default=15.0, gt=0)
+    slope_rate: float = Field(default=10.0, gt=0)
     """How many times this the step size of the slopes of the missing model is: one number that moves all others, it is
     the slowest to converge, and with weights that are points these overfit before it has. 1 in the paper."""
     max_steps: int = Field(default=20_000, ge=1)
