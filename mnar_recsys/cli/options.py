@@ -34,7 +34,9 @@ UserFeatures = Annotated[
 ItemFeatures = Annotated[Path | None, typer.Option(help="Features of items: CSV with a column item.")]
 InferenceBy = Annotated[
     Inference | None,
-    typer.Option(help="variational; or mcmc, for small logs: sample the whole posterior (a quarter of an hour; needs Pyro)."),
+    typer.Option(
+        help="variational; or mcmc, for small logs: sample the whole posterior (a quarter of an hour; needs Pyro)."
+    ),
 ]
 KnownPropensities = Annotated[
     str | None,
