@@ -1,18 +1,20 @@
 """Settings: frozen, validated, unknown keys refused. Every field says what it does; presets are named here."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mnar_recsys.errors import ConfigError
 
-DecoderName = Literal["auto", "ordinal", "categorical", "gaussian"]
-MissingName = Literal["auto", "ignorable", "shared", "per-item", "per-level", "known"]
+DecoderName = Literal["auto", "ordinal", "categorical", "gaussian", "student-t"]
+MissingName = Literal["auto", "ignorable", "shared", "per-item", "per-level", "known", "agnostic"]
 Sign = Literal["positive", "negative", "free"]
-EstimatorName = Literal["marginal", "sampled"]
+EstimatorName = Literal["auto", "marginal", "sampled"]
 Stop = Literal["auto", "held-out", "converged", "never"]
+Inference = Literal["variational", "mcmc"]
 
+LEAST_STEPS_BETWEEN_LOOKS = 50
 SMALL_LOG = 10_000
 """Ratings below which a log is small: the items' weights get a variational posterior, the exposure sees the taste."""
 
@@ -25,16 +27,17 @@ class ModelConfig(_Settings):
     """The parts of the model and their sizes (symbols of the paper in brackets)."""
 
     decoder: DecoderName = "auto"
-    """p(x|z): `ordinal` (cumulative logit), `categorical` (one probability a level) or `gaussian` (a mean that is a
-    sigmoid). `auto`: ordinal on rating levels, else gaussian."""
+    """p(x|z): `ordinal` (cumulative logit), `categorical` (one probability a level), `gaussian` (a mean that is a
+    sigmoid) or `student-t` (the same with heavier tails). `auto`: ordinal on rating levels, else gaussian."""
     missing: MissingName = "auto"
     """p(s|x): one slope for all items (`shared`), one each (`per-item`), one weight a rating level (`per-level`),
-    a given mechanism (`known`), or none (`ignorable`, which is MIWAE). `auto`: shared with a gaussian decoder, else
-    per-level."""
+    a given mechanism (`known`), a map of all the person's ratings (`agnostic`), or none (`ignorable`, which is MIWAE).
+    `auto`: shared with a gaussian or student-t decoder, else per-level."""
     sign: Sign = "positive"
     """Direction of selection: `positive` if people tend to rate what they like. For `per-level`: monotone."""
-    estimator: EstimatorName = "marginal"
-    """The missing ratings are summed out exactly (`marginal`) or drawn (`sampled`, as in the paper)."""
+    estimator: EstimatorName = "auto"
+    """The missing ratings are summed out exactly (`marginal`) or drawn (`sampled`, as in the paper). `auto`: marginal,
+    unless the missing model is agnostic, where that cannot be done."""
     user_activity: bool = True
     """Give every user a latent activity that raises or lowers all their log-odds of rating."""
     exposure_size: int = Field(default=6, ge=0, le=1024)
@@ -51,9 +54,11 @@ class ModelConfig(_Settings):
     posterior_scale: Literal["shared", "per-user"] = "per-user"
     """Standard deviation of q(z|x): one vector for all users (the paper's), or encoded for each."""
     gaussian_variance: Literal["shared", "per-item"] = "shared"
-    """Observation variance of the Gaussian decoder."""
+    """Observation variance of the Gaussian and the Student-t decoder."""
+    student_df: float | None = Field(default=None, gt=2, le=500)
+    """Degrees of freedom of the Student-t decoder; none: learned, one number for all items."""
     mean_margin: float = Field(default=0.5, ge=0, le=10)
-    """How far the Gaussian decoder's mean may leave the scale, in rating steps (tenths of a scale without steps): a
+    """How far the mean of these two decoders may leave the scale, in rating steps (tenths of a scale without steps): a
     rating stands for all values that round to it. 0 is the paper's."""
     item_weights: Literal["auto", "variational", "point"] = "auto"
     """Weights of the items, in decoder and exposure: points (the paper's), or with a Gaussian variational posterior and
@@ -84,6 +89,10 @@ class ModelConfig(_Settings):
     quadrature_nodes: int = Field(default=8, ge=2, le=64)
     """Gauss-Hermite nodes of the marginal estimator with a Gaussian decoder; 8 keep log E[1 - pi] within 1e-5 for
     slopes up to 1 a standard deviation of the rating, and within 4e-4 up to 1.5."""
+    agnostic_hidden: int = Field(default=0, ge=0, le=1024)
+    """Hidden units of the agnostic missing model; 0: a linear map, with a weight for each pair of items."""
+    agnostic_prior_sd: float | None = Field(default=0.5, gt=0)
+    """Standard deviation of a Gaussian prior on what that map adds to the log-odds of rating an item (MAP)."""
     known_propensities: tuple[tuple[float, float], ...] | None = None
     """(rating, P(rated | rating)) pairs of the `known` missing model, linear in the log-odds between them."""
     known_adjust: bool = False
@@ -95,15 +104,30 @@ class ModelConfig(_Settings):
         if decoder == "auto":
             decoder = "ordinal" if has_levels else "gaussian"
         if missing == "auto":
-            missing = "shared" if decoder == "gaussian" else "per-level"
+            missing = "shared" if decoder in ("gaussian", "student-t") else "per-level"
+        estimator = self.estimator
+        if estimator == "auto":
+            estimator = "sampled" if missing == "agnostic" else "marginal"
         is_small = n_ratings < SMALL_LOG
         weights, sees_taste = self.item_weights, self.exposure_sees_taste
         if weights == "auto":
             weights = "variational" if is_small else "point"
         if sees_taste == "auto":
             sees_taste = is_small
-        decided = {"decoder": decoder, "missing": missing, "item_weights": weights, "exposure_sees_taste": sees_taste}
+        decided = {
+            "decoder": decoder, "missing": missing, "estimator": estimator,
+            "item_weights": weights, "exposure_sees_taste": sees_taste,
+        }  # fmt: skip
         return self.model_copy(update=decided)
+
+    @model_validator(mode="after")
+    def _rows_are_drawn(self) -> Self:
+        if self.missing == "agnostic" and self.estimator == "marginal":
+            raise ValueError(
+                "missing='agnostic' has no marginal form: what is missing in a row must be drawn. Set "
+                "estimator='sampled' (--set estimator=sampled), or leave the estimator out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> Self:
@@ -136,6 +160,9 @@ class TrainingConfig(_Settings):
     """Users in a batch [B]."""
     learning_rate: float = Field(default=1e-2, gt=0)
     """Adam's step size."""
+    slope_rate: float = Field(default=10.0, gt=0)
+    """How many times this the step size of the slopes of the missing model is: one number that moves all others, it is
+    the slowest to converge, and with weights that are points these overfit before it has. 1 in the paper."""
     max_steps: int = Field(default=20_000, ge=1)
     """Stop after this many steps at the latest."""
     stop: Stop = "auto"
@@ -148,8 +175,12 @@ class TrainingConfig(_Settings):
     """At most this many users are held out."""
     validation_samples: int = Field(default=30, ge=1)
     """Importance samples a held-out user."""
-    evaluate_every: int = Field(default=50, ge=1)
-    """Steps between two looks at the bound; a checkpoint is written at each."""
+    sampled_items: Literal["auto", "all"] | Annotated[int, Field(ge=1)] = "auto"
+    """Items of the missing-entry term in a training step: `all`, or so many, drawn anew for each step and weighted.
+    `auto`: all up to 3,000 items and where the items' weights are variational, else 1,000."""
+    evaluate_every: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Steps between two looks at the bound; a checkpoint is written at each. `auto`: 50, and at least a quarter of a
+    pass over the users."""
     patience: int = Field(default=4, ge=1)
     """Looks without a better bound before the learning rate is cut, or training stops."""
     rate_cuts: int = Field(default=2, ge=0)
@@ -160,6 +191,17 @@ class TrainingConfig(_Settings):
     """`bfloat16` runs the matrix products in mixed precision."""
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    inference: Inference = "variational"
+    """`variational`: the bound is maximised, no more. `mcmc`: from there, the posterior of all weights and users is
+    sampled by the No-U-Turn sampler (needs Pyro); for small logs, where it is the more accurate of the two."""
+    mcmc_chains: int = Field(default=2, ge=1)
+    """Chains of `mcmc`, one after another, each from a start of its own; one alone cannot show that it is stuck."""
+    mcmc_warmup: int = Field(default=300, ge=20)
+    """Draws of a chain that find its step size and scales, and are thrown away."""
+    mcmc_draws: int = Field(default=500, ge=20)
+    """Draws of a chain after that."""
+    mcmc_kept: int = Field(default=300, ge=1)
+    """Draws kept for predictions, evenly spaced over all chains."""
 
 
 class Settings(_Settings):
@@ -167,6 +209,19 @@ class Settings(_Settings):
 
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _can_be_sampled(self) -> Self:
+        if self.training.inference == "mcmc":
+            for key, found, needed in (
+                ("item_weights", self.model.item_weights, "variational"),
+                ("estimator", self.model.estimator, "marginal"),
+            ):
+                if found not in ("auto", needed):
+                    raise ValueError(f"inference 'mcmc' needs {key} '{needed}'; found '{found}'")
+            if self.model.missing == "agnostic":
+                raise ValueError("inference 'mcmc' needs a missing model of single cells; found missing 'agnostic'")
+        return self
 
     def replace(self, values: Mapping[str, Any]) -> Self:
         """Return settings with fields changed by name, wherever they live; text is parsed as the field's type.
@@ -187,7 +242,10 @@ class Settings(_Settings):
 
     def resolve(self, *, has_levels: bool, n_ratings: int) -> Self:
         """Return settings in which every ``auto`` is decided; see ``ModelConfig.resolve``."""
-        model, training = self.model.resolve(has_levels=has_levels, n_ratings=n_ratings), self.training
+        model, training = self.model, self.training
+        if training.inference == "mcmc" and model.item_weights == "auto":
+            model = model.model_copy(update={"item_weights": "variational"})
+        model = model.resolve(has_levels=has_levels, n_ratings=n_ratings)
         if training.stop == "auto":
             stop = "converged" if model.item_weights == "variational" else "held-out"
             training = training.model_copy(update={"stop": stop})
@@ -215,7 +273,7 @@ _YAHOO_R3 = Settings(
         weight_prior_sd=None, bias_prior_sd=None, exposure_prior_sd=None, selection_prior_sd=None,
     ),
     training=TrainingConfig(
-        samples=20, batch_size=100, learning_rate=1e-3, max_steps=10_000, stop="never", evaluate_every=500
+        samples=20, batch_size=100, learning_rate=1e-3, slope_rate=1, max_steps=10_000, stop="never", evaluate_every=500
     ),
 )  # fmt: skip
 

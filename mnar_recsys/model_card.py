@@ -1,26 +1,37 @@
 """The model card: what a fitted model is, and how far it can be trusted, in Markdown."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 
+from mnar_recsys.model.posterior_draws import LEAST_ESS, R_HAT_LIMIT, SamplingReport
 from mnar_recsys.model_folder import FittedModel
 
 _LIMITS = """\
 - The ratings that were never given are inferred from a model of why ratings are given. Observed data alone cannot
   prove that model right: another data distribution with another selection can fit the same log equally well.
-- Intervals contain the uncertainty of the items' weights where these have a posterior (item_weights: variational); all
-  else, and everything where they are points, is taken as fitted.
+- Intervals contain the uncertainty of the items' weights where these have a posterior (item_weights: variational), and
+  of all parameters where that was sampled (inference: mcmc); the rest, and everything where they are points, is taken
+  as fitted.
 - People or items without ratings get the prior; such predictions are flagged `cold`.
 """
 
 
 def selection_by_level(fitted: FittedModel) -> dict[float, float]:
-    """Return the fitted log-odds that each rating adds, mean zero over the levels (or five points of an interval)."""
-    scale = fitted.log.scale
+    """Return the fitted log-odds that each rating adds, mean zero over the levels (or five points of an interval).
+
+    Of a sampled posterior, the mean over its draws.
+    """
+    scale, model = fitted.log.scale, fitted.model
     ratings = np.linspace(scale.low, scale.high, 5) if scale.levels is None else scale.levels
-    device = next(fitted.model.parameters()).device
+    points = torch.tensor(ratings, dtype=torch.float32, device=next(model.parameters()).device)
+    curves = []
     with torch.no_grad():
-        values = fitted.model.missing.selection(torch.tensor(ratings, dtype=torch.float32, device=device))
+        for number in range(1 if fitted.draws is None else len(fitted.draws)):
+            with nullcontext() if fitted.draws is None else fitted.draws.at(model, number):
+                curves.append(model.missing.selection(points))
+    values = torch.stack(curves).mean(0)
     values = values - values.mean()
     return {float(rating): float(value) for rating, value in zip(ratings, values.tolist(), strict=True)}
 
@@ -30,7 +41,10 @@ def model_card(fitted: FittedModel) -> str:
     log, settings = fitted.log.chosen, fitted.settings
     n_surveyed = fitted.log.n_ratings - log.n_ratings
     survey = f"\n{n_surveyed:,} randomly collected ratings (MCAR labels) beside them." if n_surveyed else ""
-    density = log.n_ratings / (log.n_users * log.n_items)
+    n_cells = log.n_users * log.n_items
+    density = log.n_ratings / n_cells
+    n_eligible = n_cells if log.eligible is None else len(log.eligible)
+    offer = f"\n{n_eligible:,} cells were on offer ({n_eligible / n_cells:.2%})." if n_eligible < n_cells else ""
     selection = "\n".join(f"| {rating:g} | {value:+.2f} |" for rating, value in selection_by_level(fitted).items())
     model = "\n".join(f"- {key}: {value}" for key, value in settings.model.model_dump(mode="json").items())
     training = "\n".join(f"- {key}: {value}" for key, value in settings.training.model_dump(mode="json").items())
@@ -40,7 +54,7 @@ def model_card(fitted: FittedModel) -> str:
 ## Data
 
 {log.n_ratings:,} ratings of {log.n_items:,} items by {log.n_users:,} users ({density:.2%} of all cells),
-{log.scale.describe()}; mean of the given ratings {float(np.mean(log.ratings)):.3f}.{survey}
+{log.scale.describe()}; mean of the given ratings {float(np.mean(log.ratings)):.3f}.{survey}{offer}
 
 ## Selection
 
@@ -54,6 +68,7 @@ Log-odds that a rating adds to being given, as fitted (sign: {settings.model.sig
 ## Training
 
 {_training_summary(fitted)}
+{_sampling(fitted)}
 
 ## Intended use
 
@@ -82,3 +97,37 @@ def _training_summary(fitted: FittedModel) -> str:
         best = max(held_out, key=lambda row: row["held_out"])
         text += f" Best held-out joint bound {best['held_out']:.3f} nats a user, at step {best['step']:.0f}."
     return text
+
+
+def _sampling(fitted: FittedModel) -> str:
+    """Return how the sampling went, as a section of its own, if there was any."""
+    if fitted.draws is None:
+        return ""
+    report = fitted.draws.report
+    rows = "\n".join(
+        f"| {one.name} | {one.mean:.4g} | {one.sd:.2g} | {one.lower:.4g} to {one.upper:.4g} | {one.r_hat:.3f} | "
+        f"{one.ess:.0f} |"
+        for one in report.monitored
+    )
+    doubt = "" if not report.doubtful else f"\n**Not converged:** {sampling_doubt(report)}\n"
+    return f"""\
+
+## Sampling
+
+{report.chains} chains of {report.warmup} + {report.draws} draws (No-U-Turn sampler), {report.gradients:.0f} gradients a
+draw, {report.divergences} divergences, {report.seconds:.0f} s; {len(fitted.draws)} draws kept. The encoder, which new
+users need, is the variational fit's.
+
+| quantity | mean | sd | 90 % interval | R-hat | effective draws |
+|---|---|---|---|---|---|
+{rows}
+{doubt}"""
+
+
+def sampling_doubt(report: SamplingReport) -> str:
+    """Return in words which chains have not mixed, and what to do."""
+    names = ", ".join(f"{one.name} (R-hat {one.r_hat:.2f}, {one.ess:.0f} draws)" for one in report.doubtful)
+    return (
+        f"R-hat above {R_HAT_LIMIT} or fewer than {LEAST_ESS:.0f} effective draws for {names}; means may be off by "
+        "more than their intervals say. Use more --set mcmc_draws and mcmc_warmup"
+    )

@@ -1,6 +1,7 @@
 """A fitted model on disk: ``config.json weights.safetensors vocab.parquet ratings.parquet history.csv card.md``.
 
-Where there are features, ``user_features.parquet item_features.parquet`` as well. Everything but the weights is checked
+Where there are features, ``user_features.parquet item_features.parquet`` as well, ``eligible.parquet`` where not every
+cell was on offer, and ``draws.safetensors`` where the posterior was sampled. Everything but the weights is checked
 before they load, and nothing is unpickled. The training ratings are part of the folder because predictions are
 conditional on them.
 """
@@ -21,15 +22,21 @@ from torch import Tensor
 
 from mnar_recsys.config import Settings
 from mnar_recsys.data import FeatureTable, RatingLog, RatingScale, Vocabulary
+from mnar_recsys.data.eligible import EligibleCells
 from mnar_recsys.errors import MnarError, ModelFolderError
 from mnar_recsys.files import atomic_path, write_text
 from mnar_recsys.model.build import build_model
 from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.model.posterior_draws import PosteriorDraws
 from mnar_recsys.model.tensor_file import read_facts, read_tensors, write_tensors
 
 FORMAT = 2
 CHECKPOINT = "checkpoint.safetensors"
-DATA_FILES = ("vocab.parquet", "ratings.parquet", "user_features.parquet", "item_features.parquet", "config.json")
+DRAWS = "draws.safetensors"
+ELIGIBLE = "eligible.parquet"
+DATA_FILES = (
+    "vocab.parquet", "ratings.parquet", "user_features.parquet", "item_features.parquet", ELIGIBLE, "config.json"
+)  # fmt: skip
 """What ``write_data`` writes."""
 _REQUIRED = ("config.json", "vocab.parquet", "ratings.parquet", "weights.safetensors")
 
@@ -44,6 +51,8 @@ class FittedModel:
     model: MnarVae
     history: tuple[dict[str, float], ...]
     finished: bool
+    draws: PosteriorDraws | None = None
+    """the sampled posterior, where inference is mcmc and was not interrupted"""
 
 
 def fingerprint(log: RatingLog, settings: Settings, seed: int) -> str:
@@ -57,7 +66,9 @@ def _digest(log: RatingLog, settings: dict[str, Any], seed: int) -> str:
     digest.update(json.dumps([seed, log.scale.to_dict()]).encode())
     for vocabulary in (log.users, log.catalogue):
         digest.update("\n".join(map(str, vocabulary.ids.tolist())).encode())
-    optional = (log.surveyed, *(None if table is None else table.values for table in _features(log).values()))
+    features = (None if table is None else table.values for table in _features(log).values())
+    eligible = (None, None) if log.eligible is None else (log.eligible.indptr, log.eligible.items)
+    optional = (log.surveyed, *features, *eligible)
     for array in (log.indptr, log.items, log.ratings, *optional):
         if array is not None:
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -79,6 +90,10 @@ def write_data(folder: Path, log: RatingLog, settings: Settings, seed: int) -> N
         if features is not None:
             with atomic_path(folder / name) as path:
                 pq.write_table(pa.table(dict(zip(features.names, features.values.T, strict=True))), path)
+    if log.eligible is not None:
+        rows, items = np.divmod(log.eligible.cells, log.n_items)
+        with atomic_path(folder / ELIGIBLE) as path:
+            pq.write_table(pa.table({"user": rows.astype(np.int32), "item": items.astype(np.int32)}), path)
     with atomic_path(folder / "ratings.parquet") as path:
         columns = {"user": log.rows, "item": log.items, "rating": log.ratings}
         pq.write_table(pa.table(columns if log.surveyed is None else {**columns, "surveyed": log.surveyed}), path)
@@ -98,6 +113,15 @@ def write_weights(
         pd.DataFrame(list(history)).to_csv(path, index=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     write_tensors(folder / "weights.safetensors", tensors, {"fingerprint": print_of, "finished": finished})
+
+
+def write_draws(folder: Path, draws: PosteriorDraws | None, print_of: str) -> None:
+    """Write the sampled posterior, whole or not at all; without one, remove what is there of another model."""
+    if draws is None:
+        (folder / DRAWS).unlink(missing_ok=True)
+        return
+    tensors = {name: tensor.contiguous() for name, tensor in draws.tensors().items()}
+    write_tensors(folder / DRAWS, tensors, {"fingerprint": print_of, "report": draws.facts()})
 
 
 def read_model(folder: str | Path) -> FittedModel:
@@ -138,7 +162,10 @@ def read_model(folder: str | Path) -> FittedModel:
         raise ModelFolderError(
             f"{folder / 'weights.safetensors'}: the weights do not fit config.json ({reason}); train the model again"
         ) from error
-    return FittedModel(settings, seed, log, model, _read_history(folder / "history.csv"), finished)
+    draws = None
+    if finished and settings.training.inference == "mcmc":
+        draws = _read_draws(folder / DRAWS, config["fingerprint"], model, log.n_users)
+    return FittedModel(settings, seed, log, model, _read_history(folder / "history.csv"), finished, draws)
 
 
 def _features(log: RatingLog) -> dict[str, FeatureTable | None]:
@@ -151,6 +178,14 @@ def _read_features(path: Path) -> FeatureTable | None:
         return None
     table = pq.read_table(path)
     return FeatureTable(tuple(table.column_names), np.stack([column.to_numpy() for column in table.columns], axis=1))
+
+
+def _read_eligible(path: Path, log: RatingLog) -> EligibleCells | None:
+    if not path.exists():
+        return None
+    table = pq.read_table(path)
+    rows, items = (table.column(name).to_numpy().astype(np.int64) for name in ("user", "item"))
+    return EligibleCells.from_cells(rows * log.n_items + items, log.n_users, log.n_items)
 
 
 def _vocab_table(log: RatingLog) -> pa.Table:
@@ -199,12 +234,13 @@ def _read_log(folder: Path, scale: RatingScale) -> RatingLog:
         return replace(
             log,
             surveyed=ratings.column("surveyed").to_numpy() if has_survey else None,
+            eligible=_read_eligible(folder / ELIGIBLE, log),
             user_features=_read_features(folder / "user_features.parquet"),
             item_features=_read_features(folder / "item_features.parquet"),
         )
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, IndexError, MnarError) as error:
         raise ModelFolderError(
-            f"{folder}: vocab.parquet or ratings.parquet is damaged ({error}); train the model again"
+            f"{folder}: the ids or ratings in it are damaged ({error}); train the model again"
         ) from error
 
 
@@ -218,6 +254,18 @@ def _read_weights(path: Path, expected: str) -> tuple[dict[str, Tensor], bool]:
         raise ModelFolderError(f"{path}: not this package's, {error} missing; train the model again") from error
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{path}: damaged weights ({error}); train the model again") from error
+
+
+def _read_draws(path: Path, expected: str, model: MnarVae, n_users: int) -> PosteriorDraws:
+    try:
+        facts = read_facts(path)
+        if facts["fingerprint"] != expected:
+            raise ModelFolderError(f"{path}: the draws belong to another model; train the model again")
+        return PosteriorDraws.from_parts(read_tensors(path), facts["report"], model, (n_users, model.latent_size))
+    except FileNotFoundError as error:
+        raise ModelFolderError(f"{path}: the draws of the posterior are missing; train the model again") from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelFolderError(f"{path}: damaged draws ({error}); train the model again") from error
 
 
 def _read_history(path: Path) -> tuple[dict[str, float], ...]:

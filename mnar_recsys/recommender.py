@@ -1,6 +1,7 @@
 """The façade: fit a log, predict what people would have said."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from mnar_recsys.model_folder import (
     fingerprint,
     read_model,
     write_data,
+    write_draws,
     write_weights,
 )
 from mnar_recsys.prediction.conformal import ConformalIntervals
@@ -27,6 +29,7 @@ from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
 from mnar_recsys.prediction.predictor import Predictor
 from mnar_recsys.rng import torch_seed
 from mnar_recsys.training import BoundTerms, Trainer, load_checkpoint, save_checkpoint
+from mnar_recsys.training.mcmc import OnDraw, check_can_sample, sample_posterior
 
 OnStep = Callable[[Trainer, BoundTerms], None]
 
@@ -64,6 +67,7 @@ class MNARRecommender:
         folder: str | Path | None = None,
         resume: bool = False,
         on_step: OnStep | None = None,
+        on_draw: OnDraw | None = None,
     ) -> Self:
         """Fit the joint model of ratings and mask.
 
@@ -81,14 +85,16 @@ class MNARRecommender:
             empty, unless ``resume``.
         resume : bool
             Go on from the checkpoint in ``folder``; needs the same ratings, settings and seed. The result is the
-            one of an uninterrupted run, bit for bit on the CPU.
+            one of an uninterrupted run, bit for bit on the CPU. Chains that were interrupted begin anew.
         on_step : callable, optional
             Called after each step with the trainer and the terms of the bound.
+        on_draw : callable, optional
+            Called after each draw of ``inference="mcmc"``, with where the sampling stands.
 
         Raises
         ------
         ConfigError, DataError
-            If the settings do not fit the log.
+            If the settings do not fit the log, or it cannot be sampled (too large, or Pyro is not installed).
         ModelFolderError
             If the folder is in use, or cannot be resumed from.
         DivergedError
@@ -98,6 +104,9 @@ class MNARRecommender:
         if labels is not None:
             log = add_survey(log, labels)
         settings = self.settings.resolve(has_levels=log.scale.levels is not None, n_ratings=log.n_ratings)
+        is_sampled = settings.training.inference == "mcmc"
+        if is_sampled:
+            check_can_sample(log)
         print_of = fingerprint(log, settings, seed)
         if path is not None and resume and not (path / CHECKPOINT).exists():
             return self._take_finished(path, print_of)
@@ -107,14 +116,15 @@ class MNARRecommender:
             _prepare_folder(path, trainer, print_of, resume=resume)
 
         def write(at: Trainer) -> None:
-            if path is not None:
+            if path is not None and at.workers.is_first:
                 _checkpoint(path, at, log, settings, seed)
 
         trainer.run(on_step, write)
+        draws = sample_posterior(trainer, on_draw) if is_sampled else None
         history = tuple(trainer.progress.history)
-        self._fitted = FittedModel(settings, seed, log, model, history, finished=True)
-        self._predictor = Predictor(model, log, seed=seed)
-        if path is not None:
+        self._fitted = FittedModel(settings, seed, log, model, history, finished=True, draws=draws)
+        self._predictor = _predictor(self._fitted)
+        if path is not None and trainer.workers.is_first:
             self.save(path)
             (path / CHECKPOINT).unlink(missing_ok=True)
         return self
@@ -126,7 +136,7 @@ class MNARRecommender:
             raise ModelFolderError(
                 f"{path}: no checkpoint of a run with these ratings, settings and seed; train without --resume"
             )
-        self._fitted, self._predictor = fitted, Predictor(fitted.model, fitted.log, seed=fitted.seed)
+        self._fitted, self._predictor = fitted, _predictor(fitted)
         return self
 
     @property
@@ -201,9 +211,9 @@ class MNARRecommender:
             )
         known = log.reindex(log.users, fitted.log.catalogue)
         other = type(self)(fitted.settings)
-        other._fitted = FittedModel(fitted.settings, fitted.seed, known, fitted.model, fitted.history, fitted.finished)
+        other._fitted = replace(fitted, log=known, draws=None if fitted.draws is None else fitted.draws.of_parameters())
         trained = self.predictor.trained_items
-        other._predictor = Predictor(fitted.model, known, seed=fitted.seed, trained_items=trained)
+        other._predictor = _predictor(other._fitted, trained)
         return other
 
     def save(self, folder: str | Path) -> None:
@@ -211,6 +221,7 @@ class MNARRecommender:
         fitted, path = self.fitted, Path(folder)
         print_of = fingerprint(fitted.log, fitted.settings, fitted.seed)
         write_data(path, fitted.log, fitted.settings, fitted.seed)
+        write_draws(path, fitted.draws, print_of)
         write_weights(path, fitted.model.state_dict(), fitted.history, print_of, finished=fitted.finished)
         write_text(path / "card.md", model_card(fitted))
 
@@ -220,14 +231,18 @@ class MNARRecommender:
         fitted = read_model(folder)
         recommender = cls(fitted.settings)
         recommender._fitted = fitted
-        recommender._predictor = Predictor(fitted.model, fitted.log, seed=fitted.seed)
+        recommender._predictor = _predictor(fitted)
         return recommender
+
+
+def _predictor(fitted: FittedModel, trained_items: NDArray[np.bool_] | None = None) -> Predictor:
+    return Predictor(fitted.model, fitted.log, seed=fitted.seed, posterior=fitted.draws, trained_items=trained_items)
 
 
 def _prepare_folder(path: Path, trainer: Trainer, print_of: str, *, resume: bool) -> None:
     """Refuse a folder in use, or restore the trainer from its checkpoint."""
     if resume:
-        best, progress = load_checkpoint(path / CHECKPOINT, trainer.model, trainer.optimizer, print_of)
+        best, progress = load_checkpoint(path / CHECKPOINT, trainer.model, trainer.stepper.optimizers, print_of)
         trainer.best, trainer.progress = best, progress
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ModelFolderError(f"{path}: exists and is not empty; choose another folder, or resume with --resume")
@@ -238,12 +253,14 @@ def _checkpoint(path: Path, trainer: Trainer, log: RatingLog, settings: Settings
     print_of = fingerprint(log, settings, seed)
     if not (path / "config.json").exists():
         write_data(path, log, settings, seed)
-    write_weights(path, trainer.best, trainer.progress.history, print_of, finished=trainer.progress.finished)
+    # Where the posterior is to be sampled, the end of the training is not that of the fit.
+    finished = trainer.progress.finished and settings.training.inference == "variational"
+    write_weights(path, trainer.best, trainer.progress.history, print_of, finished=finished)
     save_checkpoint(
         path / CHECKPOINT,
         model=trainer.model,
         best=trainer.best,
-        optimizer=trainer.optimizer,
+        optimizers=trainer.stepper.optimizers,
         progress=trainer.progress,
         fingerprint=print_of,
     )

@@ -6,6 +6,7 @@ answer is a marginal of one table of p(x_obs, x_mis, s | z), so no formula for a
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,10 +37,13 @@ class Enumeration:
     """(G, P, R) P(s_j = 1 | x_j = level r, z)"""
     levels: Array
 
-    def table(self, row: ArrayLike, surveyed: ArrayLike = (), *, could_be_rated: bool = True) -> Array:
+    def table(
+        self, row: ArrayLike, surveyed: ArrayLike = (), *, could_be_rated: bool = True, ineligible: ArrayLike = ()
+    ) -> Array:
         """p(z) p(x_obs, x_mis, s | z) for every completion of a row (nan: unrated): (G, R, ..., R), an axis a gap.
 
-        Known ratings at ``surveyed`` were not given by choice: s = 0, or nothing at all if they could not be.
+        Known ratings at ``surveyed`` were not given by choice: s = 0, or nothing at all if they could not be. Cells at
+        ``ineligible`` were not on offer: nothing at all.
         """
         row = np.asarray(row, dtype=float)
         gaps = np.flatnonzero(np.isnan(row))
@@ -55,17 +59,19 @@ class Enumeration:
                 mask = rated if j not in gaps else 1 - rated
                 if j in np.asarray(surveyed):
                     mask = 1 - rated if could_be_rated else 1.0
+                if j in np.asarray(ineligible):
+                    mask = 1.0
                 term = term * self.p[:, j, level] * mask
             table[(slice(None), *filling)] = term
         return table
 
-    def log_evidence(self, row: ArrayLike, surveyed: ArrayLike = (), *, could_be_rated: bool = True) -> float:
-        """Log p(x_obs, s)."""
-        return float(np.log(self.table(row, surveyed, could_be_rated=could_be_rated).sum()))
+    def log_evidence(self, row: ArrayLike, surveyed: ArrayLike = (), **options: Any) -> float:
+        """Log p(x_obs, s); ``options`` as of ``table``."""
+        return float(np.log(self.table(row, surveyed, **options).sum()))
 
-    def posterior(self, row: ArrayLike) -> Array:
+    def posterior(self, row: ArrayLike, **options: Any) -> Array:
         """p(z | x_obs, s) on the grid: (G,)."""
-        table = self.table(row)
+        table = self.table(row, **options)
         over_z = table.reshape(len(table), -1).sum(1)
         return over_z / over_z.sum()
 

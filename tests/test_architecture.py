@@ -29,12 +29,17 @@ MAY_IMPORT = {
     "mnar_recsys.checks": {"mnar_recsys.errors"},
     "mnar_recsys.files": {"mnar_recsys.errors"},
     "mnar_recsys.config": {"mnar_recsys.errors"},
+    "mnar_recsys.candidates": {"mnar_recsys.config", "mnar_recsys.errors"},
 }
 FRONT = {
     "mnar_recsys.model_folder": FLOOR | {"mnar_recsys.data", "mnar_recsys.model"},
     "mnar_recsys.model_card": FLOOR | {"mnar_recsys.data", "mnar_recsys.model", "mnar_recsys.model_folder"},
     "mnar_recsys.sensitivity": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder")},
+    "mnar_recsys.mask_checks": FLOOR | {f"mnar_recsys.{name}" for name in ("data", "model", "prediction")},
+    "mnar_recsys.model_selection": FLOOR
+    | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction")}
+    | {f"mnar_recsys.{name}" for name in ("candidates", "model_card", "recommender")},
     "mnar_recsys.recommender": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "model_card")},
 }

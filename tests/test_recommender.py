@@ -143,6 +143,11 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path, log: RatingLog, 
     compare_with_uninterrupted(tmp_path / "model", log, model, 13)
 
 
+def test_a_run_on_sampled_items_resumes_bit_for_bit(tmp_path: Path, log: RatingLog) -> None:
+    model = MNARRecommender(item_weights="point", sampled_items=4, **SMALL)
+    compare_with_uninterrupted(tmp_path / "model", log, model, 13)
+
+
 def test_resume_after_a_cut_of_the_rate(tmp_path: Path, log: RatingLog) -> None:
     changes = SMALL | {"learning_rate": 0.5, "patience": 1, "rate_cuts": 5, "max_steps": 60}
     model = MNARRecommender(**changes)

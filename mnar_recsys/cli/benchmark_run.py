@@ -23,6 +23,8 @@ from mnar_recsys.errors import ConfigError
 from mnar_recsys.files import atomic_path, write_text
 from mnar_recsys.propensity.registry import find_propensity
 
+VARIANT = "+"
+"""Between the name of a model and that of a variant of it."""
 TRIALS = 12
 """Trials a method when tuning, its defaults among them."""
 
@@ -64,10 +66,10 @@ def run_benchmark_command(request: Request) -> str:
     """Run the benchmark, write its files and return what to print."""
     from mnar_recsys.cli.benchmark_report import write_benchmark_report
 
-    names = choose_models(request.models)
+    settings: Mapping[str, Mapping[str, Any]] = read_settings(request.settings) if request.settings else {}
+    names = choose_models(request.models, settings)
     if request.off_policy is not None:
         propensity = choose_propensity(request.off_policy, request.split)
-    settings: Mapping[str, Mapping[str, Any]] = read_settings(request.settings) if request.settings else {}
     note(request.split.describe())
     if request.tune:
         settings = _tune(request, names, settings)
@@ -165,16 +167,22 @@ def choose_propensity(name: str, split: Split) -> str:
     return "logistic" if has_features else "user_item_popularity"
 
 
-def choose_models(text: str) -> list[str]:
-    """Return the names asked for, in the order of the registry for ``all``; raise ConfigError for an unknown one."""
-    known = [*BASELINES, *JOINT_METHODS]
+def choose_models(text: str, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the names asked for, in the order of the registry for ``all``; raise ConfigError for an unknown one.
+
+    ``variants`` are all models with a + in ``settings``: ``mnar+gaussian`` is ``mnar`` with settings of its own.
+    """
+    known, variants = [*BASELINES, *JOINT_METHODS], [name for name in settings if VARIANT in name]
     if text == "all":
         return known
+    if text == "variants" and variants:
+        return variants
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in (*known, *variants)]
     if unknown or not names:
         raise ConfigError(
-            f"--models must be all or names of {', '.join(known)}; found {', '.join(unknown) or repr(text)}"
+            f"--models must be all or names of {', '.join(known)}, or variants of these in --settings; "
+            f"found {', '.join(unknown) or repr(text)}"
         )
     return names
 
@@ -195,14 +203,17 @@ def read_settings(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path}: not JSON ({error}); give a file that --tune wrote") from error
     if not isinstance(stored, dict) or not all(isinstance(value, dict) for value in stored.values()):
         raise ConfigError(f'{path}: must hold settings by model, such as {{"mf": {{"size": 8}}}}; found something else')
-    choose_models(",".join(stored) or "all")
+    unknown = [name for name in stored if name.split(VARIANT)[0] not in (*BASELINES, *JOINT_METHODS)]
+    if unknown:
+        raise ConfigError(f"{path}: settings of unknown models: {', '.join(unknown)}; see --models for the names")
     return stored
 
 
 def _entry(name: str, settings: Mapping[str, Any]) -> Entry:
-    if name in JOINT_METHODS:
-        return Entry(name, JointMethod, {**JOINT_METHODS[name], **settings})
-    return Entry(name, BASELINES[name], settings)
+    model = name.split(VARIANT, maxsplit=1)[0]
+    if model in JOINT_METHODS:
+        return Entry(name, JointMethod, {**JOINT_METHODS[model], **settings})
+    return Entry(name, BASELINES[model], settings)
 
 
 def _tune(

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mnar_recsys.config import Settings, preset
+from mnar_recsys.candidates import CANDIDATES, make_candidates, read_assignments
+from mnar_recsys.config import Inference, Settings, preset
 from mnar_recsys.errors import ConfigError
 
 Columns = Annotated[
@@ -32,6 +33,20 @@ UserFeatures = Annotated[
     Path | None, typer.Option(help="Features of users: CSV with a column user; numbers, or words as categories.")
 ]
 ItemFeatures = Annotated[Path | None, typer.Option(help="Features of items: CSV with a column item.")]
+InferenceBy = Annotated[
+    Inference | None,
+    typer.Option(
+        help="variational; or mcmc, for small logs: sample the whole posterior (a quarter of an hour; needs Pyro)."
+    ),
+]
+McarLabels = Annotated[
+    Path | None,
+    typer.Option(help="Randomly collected ratings to train on as well; never those you will evaluate on."),
+]
+Catalogue = Annotated[Path | None, typer.Option(help="File with a column item: all items on offer, rated or not.")]
+Eligible = Annotated[
+    Path | None, typer.Option(help="Pairs on offer, columns user,item; what is not among them nobody could rate.")
+]
 KnownPropensities = Annotated[
     str | None,
     typer.Option(
@@ -49,6 +64,22 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option(
         "--set", help="Any other setting; repeat for more. The model's card.md lists them.", metavar="KEY=VALUE"
+    ),
+]
+Select = Annotated[
+    bool,
+    typer.Option(
+        "--select",
+        help="First choose among candidates by the joint likelihood of held-out users, no random ratings needed: "
+        f"{'; '.join(CANDIDATES)}. Costs a fit each.",
+    ),
+]
+Candidates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--candidate",
+        help="Choose among these instead; repeat, the preferred one first. Implies --select.",
+        metavar="KEY=VALUE[,...]",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
@@ -75,14 +106,31 @@ def make_settings(preset_name: str, options: Mapping[str, Any], assignments: Seq
         If the preset or a key is unknown, a value does not fit, or something is said twice.
     """
     changes = {key: value for key, value in options.items() if value is not None}
-    for text in assignments:
-        key, equals, value = (part.strip() for part in text.partition("="))
-        if not (key and equals and value):
-            raise ConfigError(f"--set needs key=value, for example --set latent_size=10; found {text!r}")
-        if key in changes:
-            raise ConfigError(f"setting '{key}' is given twice; leave one of them out")
-        changes[key] = None if value.lower() == "none" else value
-    return preset(preset_name).replace(changes)
+    return preset(preset_name).replace({**changes, **read_assignments(assignments, "--set", changes)})
+
+
+def parse_candidates(
+    select: bool,
+    texts: Sequence[str] | None,
+    settings: Settings,
+    options: Mapping[str, Any],
+    assignments: Sequence[str],
+) -> dict[str, Settings] | None:
+    """Return the candidates of ``--candidate`` by name, none where the list is to be the default one.
+
+    None where no choice is wanted. ``options`` and ``assignments`` are what ``settings`` were made of.
+
+    Raises
+    ------
+    ConfigError
+        If a candidate is not what it should be, or changes a setting that was given for all of them.
+    """
+    if not (select or texts):
+        return None
+    given = [key for key, value in options.items() if value is not None]
+    given += read_assignments(assignments, "--set")
+    found = make_candidates(texts or CANDIDATES, settings, given)
+    return found if texts else {}
 
 
 def parse_propensities(text: str | None) -> tuple[tuple[float, float], ...] | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mnar_recsys.prediction.conformal import ConformalIntervals
     from mnar_recsys.prediction.export import ExportSummary, PairBlock
     from mnar_recsys.prediction.predictor import Predictor
+    from mnar_recsys.recommender import MNARRecommender
 
 _Labels = Annotated[
     Path | None,
@@ -56,7 +57,9 @@ def predict(
     columns: PairColumns = None,
     estimand: Annotated[
         Literal["conditional", "paper"],
-        typer.Option(help="conditional: the cell's own missingness counts; paper: eq. 18, where it does not."),
+        typer.Option(
+            help="conditional: the cell's own missingness counts; paper: eq. 18, it does not (agnostic: only that)."
+        ),
     ] = "conditional",
     draws: Annotated[
         int | None,
@@ -71,9 +74,7 @@ def predict(
     unrated pair drawn like the labels with probability --coverage or more, whether or not the model is right.
     """
     from mnar_recsys.cli.reading import condition_on, load_model, only_one
-    from mnar_recsys.prediction.cells import Estimand
     from mnar_recsys.prediction.export import check_target, export_predictions
-    from mnar_recsys.prediction.predictor import Predictor
 
     which = only_one({"--pairs": pairs is not None, "--all": everything, "--top-n": top_n is not None})
     check_target(out)
@@ -81,15 +82,7 @@ def predict(
     trained_on = recommender.fitted.log
     if ratings is not None:
         recommender = condition_on(recommender, ratings)
-    fitted = recommender.fitted
-    predictor = Predictor(
-        fitted.model,
-        fitted.log,
-        seed=fitted.seed,
-        draws=draws,
-        estimand=Estimand(estimand),
-        trained_items=recommender.predictor.trained_items,
-    )
+    predictor = _predictor(recommender, model, draws, estimand)
     intervals = _intervals(conformal, trained_on, predictor, coverage, by_user=by_user)
     total, blocks = _blocks(which, predictor, pairs, top_n or 0, columns, strict=strict)
     with progress("predicting", total, "pairs") as advance:
@@ -100,6 +93,33 @@ def predict(
     _remarks(summary, predictor)
     if intervals is not None:
         _promise(intervals, which)
+
+
+def _predictor(
+    recommender: "MNARRecommender", model: Path, draws: int | None, estimand: Literal["conditional", "paper"]
+) -> "Predictor":
+    """Return the predictor asked for."""
+    from mnar_recsys.prediction.cells import Estimand
+    from mnar_recsys.prediction.predictor import Predictor
+
+    fitted = recommender.fitted
+    if draws is not None and fitted.draws is not None and fitted.draws.z is not None:
+        raise ConfigError(
+            f"the posterior of {model} was sampled, and its {len(fitted.draws)} draws are all there are; "
+            "leave --draws out"
+        )
+    predictor = Predictor(
+        fitted.model,
+        fitted.log,
+        seed=fitted.seed,
+        draws=draws,
+        estimand=Estimand(estimand),
+        trained_items=recommender.predictor.trained_items,
+        posterior=fitted.draws,
+    )
+    if predictor.estimand is not Estimand(estimand):
+        note("a missing model of whole rows has the paper's estimand only: a cell's own missingness does not count")
+    return predictor
 
 
 def _intervals(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from mnar_recsys.cli.terminal import note
+from mnar_recsys.cli.terminal import is_first, note
 
 Advance = Callable[..., None]
 """``advance(n, text="")``: n more units are done."""
@@ -22,7 +22,7 @@ def progress(label: str, total: int, unit: str = "") -> Iterator[Advance]:
     Where stderr is no terminal, a line is printed every five seconds, so that a log shows that work goes on.
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not (console.is_terminal and is_first()):
         yield _lines(label, total, unit)
         return
     columns = (

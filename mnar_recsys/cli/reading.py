@@ -61,6 +61,21 @@ def read_catalogue(path: Path, log: RatingLog) -> RatingLog:
     return wider
 
 
+def with_eligible(log: RatingLog, path: Path | None) -> RatingLog:
+    """Return the log in which only the pairs of a file (columns ``user,item``) were on offer, if one is given."""
+    if path is None:
+        return log
+    users, items = read_pairs(path, log, None)
+    try:
+        wider = log.with_eligible(users, items)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    added = f"{wider.n_users - log.n_users:,} users and {wider.n_items - log.n_items:,} items without ratings added"
+    n_eligible = 0 if wider.eligible is None else len(wider.eligible)
+    note(f"{path}: {n_eligible:,} of {wider.n_users * wider.n_items:,} cells were on offer; {added}")
+    return wider
+
+
 def condition_on(recommender: "MNARRecommender", path: Path) -> "MNARRecommender":
     """Return the model conditioned on the ratings in a file; those of items it does not know are left out, and said."""
     fitted = recommender.fitted.log

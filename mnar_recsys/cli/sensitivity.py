@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mnar_recsys.data import RatingLog
+    from mnar_recsys.mask_checks import MaskChecks
     from mnar_recsys.sensitivity import Profile, ProfilePoint
 
 
 def sensitivity(
     model: ModelFolder,
-    out: Annotated[Path, typer.Option(help="Folder for profile.csv and sensitivity.html.")],
+    out: Annotated[Path, typer.Option(help="Folder for profile.csv, mask.csv and sensitivity.html.")],
     values: Annotated[
         str | None,
         typer.Option(
@@ -35,7 +36,9 @@ def sensitivity(
     The selection is held at several values and everything else fitted again; likelihood and predictions are compared.
     No selection, and the opposite sign, are fitted from three starts, one of them the model that says most nearly the
     same of what a log shows: how far apart the two laws are is the third column.
+    Beside that, masks are drawn from the model: does it reproduce who rates what?
     """
+    from mnar_recsys.cli.mask_report import check_with_progress, mask_lines
     from mnar_recsys.cli.reading import check_writable, load_model
     from mnar_recsys.files import atomic_path
     from mnar_recsys.sensitivity import default_grid, selection_profile
@@ -43,6 +46,8 @@ def sensitivity(
     chosen = None if values is None else parse_values(values)
     check_writable(out)
     fitted = load_model(model).fitted
+    if fitted.draws is not None:
+        note("the profile is that of the variational fit, which the sampling started from")
     count = len(default_grid(1.0)) if chosen is None else len(set(chosen))
     with progress("refitting", count, "selections") as advance:
 
@@ -53,7 +58,10 @@ def sensitivity(
     frame = as_frame(profile, fitted.log)
     with atomic_path(out / "profile.csv") as path:
         frame.to_csv(path, index=False)
-    write_page(profile, fitted.log, out / "sensitivity.html")
+    checks = check_with_progress(fitted, seed)
+    with atomic_path(out / "mask.csv") as path:
+        checks.table.to_csv(path, index=False)
+    write_page(profile, checks, fitted.log, out / "sensitivity.html")
     rows = [
         [
             f"{point.selection:+.2f}",
@@ -67,7 +75,8 @@ def sensitivity(
     headers = ["selection (nats)", "log-likelihood less the highest", "law apart by (nats)", "mean of unrated cells"]
     say(table([*headers, "top 10 kept"], rows))
     say(f"\nFitted: {profile.fitted:+.2f}. {profile.verdict()}")
-    note(f"{out}: profile.csv, sensitivity.html")
+    say(f"\n{mask_lines(checks)}")
+    note(f"{out}: profile.csv, mask.csv, sensitivity.html")
 
 
 def parse_values(text: str) -> list[float]:
@@ -102,11 +111,12 @@ def as_frame(profile: "Profile", log: "RatingLog") -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def write_page(profile: "Profile", log: "RatingLog", path: Path) -> None:
-    """Write the page: the verdict, the two curves, the numbers."""
+def write_page(profile: "Profile", checks: "MaskChecks", log: "RatingLog", path: Path) -> None:
+    """Write the page: the verdict, the two curves, the numbers, the checks of the mask."""
     from evaluation.plots import mean_by_selection
     from evaluation.plots import selection_profile as draw_profile
     from evaluation.report import Section, write_report
+    from mnar_recsys.cli.mask_report import mask_sections
     from mnar_recsys.sensitivity import PLAUSIBLE
 
     points = profile.points
@@ -136,6 +146,7 @@ def write_page(profile: "Profile", log: "RatingLog", path: Path) -> None:
                 "Mean rating that people would give to what they did not rate, as predicted.",
                 mean_by_selection(selections, [point.mean for point in points], given=float(log.chosen.values.mean())),
             ),
-            Section("All numbers", table=as_frame(profile, log).round(3)),
+            Section("The profile in numbers", table=as_frame(profile, log).round(3)),
+            *mask_sections(checks),
         ],
     )

@@ -1,7 +1,14 @@
 """What goes to the terminal: results to stdout, everything else to stderr, one line each, never wrapped."""
 
+import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
+
+
+def is_first() -> bool:
+    """Whether this is the one of several processes started by ``torchrun`` that speaks and writes, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def one_line(text: object) -> str:
@@ -11,22 +18,27 @@ def one_line(text: object) -> str:
 
 def error_line(message: object) -> None:
     """Print why the command stops."""
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    _print(f"error: {one_line(message)}", file=sys.stderr)
 
 
 def warn(message: object) -> None:
     """Print something the user should know before trusting the result."""
-    print(f"warning: {one_line(message)}", file=sys.stderr)
+    _print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
 def note(message: object) -> None:
     """Print where the command stands, or what it noticed; no part of the result."""
-    print(one_line(message), file=sys.stderr, flush=True)
+    _print(one_line(message), file=sys.stderr)
 
 
 def say(text: str = "") -> None:
     """Print a result."""
-    print(text, flush=True)
+    _print(text, file=sys.stdout)
+
+
+def _print(text: str, file: TextIO) -> None:
+    if is_first():
+        print(text, file=file, flush=True)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1) -> str:

@@ -7,17 +7,24 @@ import typer
 
 from mnar_recsys.cli.options import (
     Assignments,
+    Candidates,
+    Catalogue,
     Columns,
     Duplicates,
+    Eligible,
     Ids,
+    InferenceBy,
     ItemFeatures,
     KnownPropensities,
     Layout,
+    McarLabels,
     PopulationMarginal,
     Scale,
     Seed,
+    Select,
     UserFeatures,
     make_settings,
+    parse_candidates,
     parse_propensities,
     parse_shares,
 )
@@ -40,18 +47,17 @@ def train(
     sign: Annotated[
         Sign | None, typer.Option(help="Direction of selection; positive: people tend to rate what they like.")
     ] = None,
+    inference: InferenceBy = None,
     known_propensities: KnownPropensities = None,
     settings: Assignments = None,
-    mcar_labels: Annotated[
-        Path | None,
-        typer.Option(help="Randomly collected ratings to train on as well; never those you will evaluate on."),
-    ] = None,
+    select: Select = False,
+    candidate: Candidates = None,
+    mcar_labels: McarLabels = None,
     population_marginal: PopulationMarginal = None,
     user_features: UserFeatures = None,
     item_features: ItemFeatures = None,
-    items: Annotated[
-        Path | None, typer.Option(help="File with a column item: all items on offer, rated or not.")
-    ] = None,
+    items: Catalogue = None,
+    eligible: Eligible = None,
     scale: Scale = None,
     duplicates: Duplicates = "error",
     columns: Columns = None,
@@ -69,20 +75,22 @@ def train(
         "decoder": decoder,
         "missing": "known" if points and missing is None else missing,
         "sign": sign,
+        "inference": inference,
         "known_propensities": points,
         "population_marginal": parse_shares(population_marginal),
     }
     chosen = make_settings(preset, options, settings or [])
+    candidates = parse_candidates(select, candidate, chosen, options, settings or [])
 
-    from mnar_recsys.cli.reading import check_model_folder, read_catalogue, read_log, with_features
-    from mnar_recsys.cli.training import fit_to_folder
+    from mnar_recsys.cli.model_selection import fit_chosen
+    from mnar_recsys.cli.reading import check_model_folder, read_catalogue, read_log, with_eligible, with_features
 
     check_model_folder(out, resume=resume)
     log = read_log(ratings, columns=columns, scale=scale, duplicates=duplicates, ids=ids, layout=layout)
     if items is not None:
         log = read_catalogue(items, log)
-    log = with_features(log, user_features, item_features)
+    log = with_features(with_eligible(log, eligible), user_features, item_features)
     labels = None
     if mcar_labels is not None:
         labels = read_log(mcar_labels, columns=columns, like=log, duplicates=duplicates, layout=layout)
-    say(fit_to_folder(chosen, log, out, labels=labels, seed=seed, resume=resume))
+    say(fit_chosen(chosen, candidates, log, out, labels=labels, seed=seed, resume=resume))

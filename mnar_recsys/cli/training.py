@@ -4,28 +4,26 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from mnar_recsys.cli.failures import InterruptedRunError
 from mnar_recsys.cli.progress import progress
-from mnar_recsys.cli.terminal import facts, note, table, warn
+from mnar_recsys.cli.sampling import sampling_progress, sampling_table, warn_of_chains
+from mnar_recsys.cli.terminal import facts, is_first, note, table, warn
 from mnar_recsys.config import Settings
 from mnar_recsys.data import RatingLog
+from mnar_recsys.model.tensor_file import read_facts
 from mnar_recsys.model_card import selection_by_level
 from mnar_recsys.model_folder import CHECKPOINT, DATA_FILES, FittedModel
-from mnar_recsys.prediction import Predictor
+from mnar_recsys.prediction.unrated import mean_of_unrated
 from mnar_recsys.recommender import MNARRecommender, OnStep
-from mnar_recsys.rng import numpy_generator
 from mnar_recsys.training import BoundTerms, Trainer
 
 NO_SELECTION = 0.05
 """Log-odds between the ends of the scale below which a slope that has a sign is taken to have met its boundary."""
-_SAMPLED_USERS = 200
-_SAMPLED_CELLS = 5000
-_POSTERIOR_CELLS = 20_000_000
 
 
 def fit_to_folder(
@@ -38,14 +36,23 @@ def fit_to_folder(
         note(f"and on {labels.n_ratings:,} randomly collected ratings (MCAR labels), mean {labels.values.mean():.3f}")
     recommender = MNARRecommender(settings)
     try:
-        with training_progress("training", settings) as on_step:
-            recommender.fit(log, labels=labels, seed=seed, folder=out, resume=resume, on_step=on_step)
+        with ExitStack() as stack:
+            on_step = stack.enter_context(training_progress("training", settings))
+            with sampling_progress(settings, stack.close) as on_draw:
+                recommender.fit(
+                    log, labels=labels, seed=seed, folder=out, resume=resume, on_step=on_step, on_draw=on_draw
+                )
     except KeyboardInterrupt as interrupt:
         raise InterruptedRunError(_what_is_left(out)) from interrupt
     finally:
-        _remove_unusable(out)
+        if is_first():
+            _remove_unusable(out)
+    if not is_first():
+        return ""
     seconds = time.perf_counter() - start
     warn_of_sign(recommender.fitted)
+    if recommender.fitted.draws is not None:
+        warn_of_chains(recommender.fitted.draws.report)
     return _summary(recommender, out, seconds)
 
 
@@ -60,13 +67,14 @@ def training_progress(label: str, settings: Settings) -> Iterator[OnStep]:
         def on_step(trainer: Trainer, terms: BoundTerms) -> None:
             nonlocal reached
             step = trainer.progress.step
-            advance(step - reached, _status(trainer, terms))
+            advance(step - reached, status(trainer, terms))
             reached = step
 
         yield on_step
 
 
-def _status(trainer: Trainer, terms: BoundTerms) -> str:
+def status(trainer: Trainer, terms: BoundTerms) -> str:
+    """Return where a run stands."""
     text = f"bound {terms.bound:.2f}"
     if trainer.progress.history:
         last = trainer.progress.history[-1]
@@ -87,9 +95,11 @@ def _remove_unusable(folder: Path) -> None:
 
 
 def _what_is_left(out: Path) -> str:
-    if (out / CHECKPOINT).exists():
-        return f"the last checkpoint is in {out}; go on with the same command and --resume"
-    return "there was no checkpoint yet; nothing is left behind"
+    if not (out / CHECKPOINT).exists():
+        return "there was no checkpoint yet; nothing is left behind"
+    if read_facts(out / CHECKPOINT)["progress"]["finished"]:
+        return f"{out} holds the variational fit, which predicts; the same command and --resume samples from the start"
+    return f"the last checkpoint is in {out}; go on with the same command and --resume"
 
 
 def warn_of_sign(fitted: FittedModel) -> None:
@@ -122,7 +132,8 @@ def _summary(recommender: MNARRecommender, out: Path, seconds: float) -> str:
     ]
     rows = [[f"{rating:g}", f"{value:+.2f}"] for rating, value in curve.items()]
     title = "Fitted selection: log-odds that a rating adds to being given"
-    return f"{facts(lines)}\n\n{title}\n{table(['rating', 'log-odds'], rows)}"
+    text = f"{facts(lines)}\n\n{title}\n{table(['rating', 'log-odds'], rows)}"
+    return text if fitted.draws is None else f"{text}\n\n{sampling_table(fitted.draws.report)}"
 
 
 def stopping(fitted: FittedModel) -> str:
@@ -140,26 +151,6 @@ def stopping(fitted: FittedModel) -> str:
     return (
         f"{steps:,} steps ({why}); best held-out bound {best['held_out']:.2f} nats a user, at step {best['step']:,.0f}"
     )
-
-
-def mean_of_unrated(predictor: Predictor, seed: int = 0) -> tuple[float, float]:
-    """Return the predicted mean rating of unrated cells and its standard error over users, from a sample."""
-    log = predictor.log
-    rng = numpy_generator(seed, "sample of unrated cells")
-    size = int(np.clip(_POSTERIOR_CELLS // log.n_items, 20, _SAMPLED_USERS))
-    users = np.sort(rng.choice(log.n_users, min(size, log.n_users), replace=False))
-    each = min(max(_SAMPLED_CELLS // len(users), 1), log.n_items)
-    rows = np.repeat(users, each)
-    items = rng.integers(log.n_items, size=len(rows))
-    is_unrated = ~np.isin(rows * log.n_items + items, log.cells)
-    if not is_unrated.any():
-        return float("nan"), float("nan")
-    rows, items = rows[is_unrated], items[is_unrated]
-    predicted = predictor.predict(rows, items).mean.astype(np.float64)
-    _, group = np.unique(rows, return_inverse=True)
-    by_user = np.bincount(group, predicted) / np.bincount(group)
-    error = by_user.std(ddof=1) / np.sqrt(len(by_user)) if len(by_user) > 1 else float("nan")
-    return float(predicted.mean()), float(error)
 
 
 def peak_megabytes() -> float:

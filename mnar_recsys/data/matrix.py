@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from mnar_recsys.checks import check_same_length
+from mnar_recsys.data.eligible import EligibleCells, row_entries
 from mnar_recsys.data.features import FeatureTable
 from mnar_recsys.data.scale import RatingScale
 from mnar_recsys.data.vocab import Vocabulary
@@ -33,6 +35,8 @@ class RatingMatrix:
     timestamps : float64 array, (n,), or None
     surveyed : bool array, (n,), or None
         Where a rating was collected at random instead of given by choice (see ``add_survey``); None where none was.
+    eligible : EligibleCells or None
+        The cells that were on offer, all rated by choice among them; None where every cell was.
     user_features, item_features : FeatureTable or None
         Rows in the order of ``users`` and of ``catalogue``.
     notes : tuple of str
@@ -47,6 +51,7 @@ class RatingMatrix:
     scale: RatingScale
     timestamps: NDArray[np.float64] | None = None
     surveyed: NDArray[np.bool_] | None = None
+    eligible: EligibleCells | None = None
     user_features: FeatureTable | None = None
     item_features: FeatureTable | None = None
     notes: tuple[str, ...] = ()
@@ -60,6 +65,7 @@ class RatingMatrix:
         object.__setattr__(self, "notes", tuple(self.notes))
         self._check_rows()
         self._check_features()
+        self._check_eligible()
 
     def _freeze(self, name: str, dtype: type[np.generic]) -> None:
         value = getattr(self, name)
@@ -90,6 +96,25 @@ class RatingMatrix:
         ):
             if table is not None and len(table) != count:
                 raise DataError(f"{label} features must have {count} rows, one a {label}; found {len(table)}")
+
+    def _check_eligible(self) -> None:
+        if self.eligible is None:
+            return
+        if (self.eligible.n_users, self.eligible.n_items) != (self.n_users, self.n_items):
+            raise DataError(
+                f"eligible cells must be of {self.n_users} users and {self.n_items} items; found "
+                f"{self.eligible.n_users} and {self.eligible.n_items}"
+            )
+        outside = ~self.eligible.contains(self.cells)
+        if self.surveyed is not None:
+            outside &= ~self.surveyed
+        if outside.any():
+            first = int(np.argmax(outside))
+            user, item = self.users.ids[self.rows[first]], self.catalogue.ids[self.items[first]]
+            raise DataError(
+                f"every rated cell must be among the eligible ones; {int(outside.sum()):,} of {self.n_ratings:,} "
+                f"ratings are not, for example user {user}, item {item}. Add these pairs, or remove the ratings"
+            )
 
     @property
     def n_users(self) -> int:
@@ -159,14 +184,10 @@ class RatingMatrix:
         wanted = np.sort(np.asarray(indices, dtype=np.int64))
         if len(wanted) and (wanted[0] < 0 or wanted[-1] >= self.n_users or (np.diff(wanted) == 0).any()):
             raise DataError(f"user indices must be distinct and from 0 to {self.n_users - 1}; check them")
-        counts = np.diff(self.indptr)[wanted]
-        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        # Entry t of the selection is entry t - indptr[k] of its user's old row.
-        entries = np.arange(indptr[-1]) + np.repeat(self.indptr[wanted] - indptr[:-1], counts)
         return self._with_entries(
-            indptr,
-            entries,
+            *row_entries(self.indptr, wanted),
             users=Vocabulary(self.users.ids[wanted], self.users.label),
+            eligible=None if self.eligible is None else self.eligible.take_users(wanted),
             user_features=None if self.user_features is None else self.user_features.take(wanted),
         )
 
@@ -198,6 +219,26 @@ class RatingMatrix:
             item_features=self.item_features if item_features is None else item_features,
         )
 
+    def with_eligible(self, user_ids: Any, item_ids: Any) -> Self:
+        """Return the log in which only the given pairs of ids, (n,), (n,), were on offer; new ids are added to it.
+
+        A cell outside was neither rated nor left unrated by choice: the likelihood does not look at its mask. Users and
+        items added later, as by a survey, have nothing on offer.
+
+        Raises
+        ------
+        DataError
+            If a rating given by choice is not among the pairs, with their number and the first.
+        """
+        wider = replace(self, eligible=None).reindex(
+            self.users.union(Vocabulary.from_ids(user_ids, "user")),
+            self.catalogue.union(Vocabulary.from_ids(item_ids, "item")),
+        )
+        rows, columns = wider.users.index(user_ids), wider.catalogue.index(item_ids)
+        check_same_length(users=rows, items=columns)
+        cells = rows * wider.n_items + columns
+        return replace(wider, eligible=EligibleCells.from_cells(cells, wider.n_users, wider.n_items))
+
     def with_catalogue(self, item_ids: Any) -> Self:
         """Return the log with more items in its catalogue, unrated; known ones stay as they are."""
         return self.reindex(self.users, self.catalogue.union(Vocabulary.from_ids(item_ids, "item")))
@@ -214,8 +255,8 @@ class RatingMatrix:
         """
         if users == self.users and catalogue == self.catalogue:
             return self
-        user_codes = _translate(self.users, users)[self.rows]
-        item_codes = _translate(self.catalogue, catalogue)[self.items]
+        new_users, new_items = users.index(self.users.ids), catalogue.index(self.catalogue.ids)
+        user_codes, item_codes = new_users[self.rows], new_items[self.items]
         for label, codes, old, indices in (
             ("user", user_codes, self.users, self.rows),
             ("item", item_codes, self.catalogue, self.items),
@@ -227,21 +268,20 @@ class RatingMatrix:
         counts = np.bincount(user_codes, minlength=len(users))
         user_features, user_notes = _realign("user", self.user_features, self.users, users)
         item_features, item_notes = _realign("item", self.item_features, self.catalogue, catalogue)
+        eligible = self.eligible
+        if eligible is not None:
+            eligible = eligible.reindex(new_users, len(users), new_items, len(catalogue))
         return replace(
             self,
             indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             items=item_codes.astype(np.int32),
             users=users,
             catalogue=catalogue,
+            eligible=eligible,
             user_features=user_features,
             item_features=item_features,
             notes=(*self.notes, *user_notes, *item_notes),
         )
-
-
-def _translate(old: Vocabulary, new: Vocabulary) -> NDArray[np.int64]:
-    """Return the new index of each old index, (V,); -1 where the id is gone."""
-    return new.index(old.ids)
 
 
 def _realign(

@@ -1,5 +1,7 @@
 """Model settings and a training log -> a model, with every part started where the log says."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,10 +9,11 @@ from torch import Tensor
 from mnar_recsys.config import ModelConfig
 from mnar_recsys.data import RatingLog, RatingScale
 from mnar_recsys.errors import ConfigError
-from mnar_recsys.model.decoders import CategoricalDecoder, Decoder, GaussianDecoder, OrdinalDecoder
+from mnar_recsys.model.decoders import CategoricalDecoder, Decoder, GaussianDecoder, OrdinalDecoder, StudentTDecoder
 from mnar_recsys.model.encoder import SetEncoder
 from mnar_recsys.model.exposure import Exposure
-from mnar_recsys.model.missing import Ignorable, Known, Logistic, MissingModel, PerLevel
+from mnar_recsys.model.missing import Agnostic, Ignorable, Known, Logistic, MissingModel, PerLevel
+from mnar_recsys.model.missing.agnostic import MAX_ITEMS
 from mnar_recsys.model.mnar_vae import MnarVae
 
 # Pseudo-ratings of the overall distribution that an item starts with.
@@ -52,18 +55,18 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
 
 
 def _decoder(config: ModelConfig, log: RatingLog) -> Decoder:
-    if config.decoder == "gaussian":
+    if config.decoder in ("gaussian", "student-t"):
         means = _item_means(log)
-        return GaussianDecoder(
-            means,
-            log.scale,
-            initial_sd=max(float(np.std(log.ratings)), 1e-3 * log.scale.half_width),
-            margin=config.mean_margin * (log.scale.step or (log.scale.high - log.scale.low) / 10),
-            latent_size=config.latent_size,
-            variance=config.gaussian_variance,
-            quadrature_nodes=config.quadrature_nodes,
-        )
-    _need_levels(f"decoder '{config.decoder}'", log.scale, "choose the Gaussian decoder")
+        options: dict[str, Any] = {
+            "initial_sd": max(float(np.std(log.ratings)), 1e-3 * log.scale.half_width),
+            "margin": config.mean_margin * (log.scale.step or (log.scale.high - log.scale.low) / 10),
+            "latent_size": config.latent_size,
+            "variance": config.gaussian_variance,
+        }
+        if config.decoder == "student-t":
+            return StudentTDecoder(means, log.scale, df=config.student_df, **options)
+        return GaussianDecoder(means, log.scale, quadrature_nodes=config.quadrature_nodes, **options)
+    _need_levels(f"decoder '{config.decoder}'", log.scale, "choose the Gaussian or the Student-t decoder")
     if config.decoder == "ordinal":
         return OrdinalDecoder(
             _item_scores(log),
@@ -90,6 +93,20 @@ def _missing(config: ModelConfig, log: RatingLog) -> MissingModel:
         case "per-level":
             _need_levels("missing model 'per-level'", log.scale, "choose 'shared'")
             return PerLevel(log_odds, log.scale, sign=config.sign)
+        case "agnostic":
+            if not config.agnostic_hidden and log.n_items > MAX_ITEMS:
+                raise ConfigError(
+                    f"missing model 'agnostic' has a weight for each pair of items, at most {MAX_ITEMS:,} of them; "
+                    f"found {log.n_items:,}. Set agnostic_hidden to some units, 32 say, or choose 'per-item'"
+                )
+            return Agnostic(
+                log_odds,
+                log.scale,
+                centre=centre,
+                sign=config.sign,
+                hidden=config.agnostic_hidden,
+                prior_sd=config.agnostic_prior_sd,
+            )
         case "known":
             return Known(log_odds, config.known_propensities or (), adjust=config.known_adjust)
     raise ConfigError(f"missing model '{config.missing}' is not decided; resolve the settings first")
@@ -101,8 +118,10 @@ def _need_levels(what: str, scale: RatingScale, remedy: str) -> None:
 
 
 def _item_log_odds(log: RatingLog) -> Tensor:
+    """Return the log-odds (P,) of an item's being rated by a user to whom it was on offer."""
     counts = np.bincount(log.items, minlength=log.n_items)
-    share = (counts + 0.5) / (log.n_users + 1)
+    offered = log.n_users if log.eligible is None else log.eligible.users_by_item()
+    share = (counts + 0.5) / (offered + 1)
     return torch.from_numpy(np.log(share) - np.log1p(-share)).float()
 
 

@@ -63,6 +63,10 @@ class SetEncoder(nn.Module):
         """Let features of the users shift the mean of q: the prior mean that they give is not the same for all."""
         self.user_effect = FeatureEffect(table, (self.latent_size,))
 
+    def item_axes(self) -> dict[str, int]:
+        """Return which tensors have a row for each item; see ``HasItemRows``."""
+        return {"item_embedding": 0}
+
     def forward(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
         """Return ``(mean, log_sd)``, each (B, K)."""
         rating = (batch.ratings - self.scale.centre) / (self.scale.half_width / 2)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mnar_recsys.data import FeatureTable
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.features import ItemEffect
+from mnar_recsys.model.indexing import sum_items, take
 from mnar_recsys.model.weight_posterior import WeightPosterior
 
 _INITIAL_LOG_ACTIVITY_SD = -0.5
@@ -59,13 +60,13 @@ class Exposure(nn.Module):
         taste = z.shape[-1] - self.latent_size
         return z[..., :taste], z if self.shared else z[..., taste:]
 
-    def cells(self, z: Tensor) -> Tensor | None:
+    def cells(self, z: Tensor, items: slice | Tensor = slice(None)) -> Tensor | None:
         """Offset of every cell of a block: (S, B, E') -> (S, B, I), (S, B) if it is the same for all items, or None."""
         activity = self._activity(z)
         weight = self.current()
         if weight is None:
             return activity
-        cells = z[..., : self.size] @ weight.T
+        cells = z[..., : self.size] @ take(weight, items, dim=0).T
         return cells if activity is None else cells + activity[..., None]
 
     def pairs(self, z: Tensor, batch: UserBatch) -> Tensor | None:
@@ -98,9 +99,18 @@ class Exposure(nn.Module):
         """KL divergence of the variational posterior from the prior, in nats: a scalar; see ``WeightPosterior.kl``."""
         return 0.0 if self.weight is None or self.posterior is None else self.posterior.kl(self.weight, shift_variance)
 
-    def log_weight_prior(self, sd: float | None) -> Tensor | float:
-        """Log density, up to a constant, of the weights under independent N(0, sd^2): a scalar."""
-        return 0.0 if self.weight is None or sd is None else -0.5 * self.weight.square().sum() / sd**2
+    def log_weight_prior(self, sd: float | None, item_weights: Tensor | None = None) -> Tensor | float:
+        """Log density, up to a constant, of the weights under independent N(0, sd^2): a scalar.
+
+        ``item_weights`` (P,): how many items each stands for, where they are a sample.
+        """
+        if self.weight is None or sd is None:
+            return 0.0
+        return -0.5 * sum_items(self.weight.square().sum(-1), item_weights) / sd**2
+
+    def item_axes(self) -> dict[str, int]:
+        """Return which tensors have a row for each item; see ``HasItemRows``."""
+        return {} if self.weight is None else {"weight": 0}
 
     def _activity(self, z: Tensor) -> Tensor | None:
         return None if self.log_activity_sd is None else z[..., -1] * torch.exp(self.log_activity_sd)

@@ -49,6 +49,10 @@ class ItemEffect(FeatureEffect):
         self.features: Tensor
         self.register_buffer("features", torch.from_numpy(table.values.copy()), persistent=False)
 
+    def item_axes(self) -> dict[str, int]:
+        """Return which tensors have a row for each item; see ``HasItemRows``."""
+        return {"features": 0}
+
     def of_items(self) -> Tensor:
         """Return the shift of every item: (P, *shape)."""
         shift: Tensor = self(self.features)

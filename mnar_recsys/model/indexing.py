@@ -24,6 +24,11 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
         return torch.einsum("sbi,bi->sb", values, mask)
 
 
+def sum_items(values: Tensor, item_weights: Tensor | None) -> Tensor:
+    """Sum values (..., P) over the items, each as often as its weight (P,) says: (...)."""
+    return values.sum(-1) if item_weights is None else values @ item_weights
+
+
 def lift(offset: Tensor) -> Tensor:
     """Give an offset of users (S, B) the axis of the items, (S, B, 1); leave one of cells (S, B, I) as it is."""
     return offset.unsqueeze(-1) if offset.dim() == 2 else offset

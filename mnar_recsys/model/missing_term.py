@@ -1,6 +1,7 @@
 """log p(s | x_obs, x_mis) with the missing ratings drawn (the paper's estimator) or summed out.
 
-The two estimators differ in one method, the probability that a cell stays unrated given z.
+The two estimators differ in one method, the probability that a cell stays unrated given z. Where the log-odds of a cell
+depend on its whole row, there is a third one, which draws the row.
 """
 
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.decoders import Decoder, RatingDistribution
 from mnar_recsys.model.exposure import Exposure
-from mnar_recsys.model.indexing import lift, masked_sum
+from mnar_recsys.model.indexing import lift, masked_sum, take
 from mnar_recsys.model.missing import MissingModel
 
 # Cells (S x B x I) worked on at a time: a block's temporaries then fit the processor's cache.
@@ -44,7 +45,8 @@ class MissingTerm(ABC):
         """Return the term of each user: taste (S, B, K), latent of the exposure (S, B, E') -> (S, B)."""
         if not self.missing.depends_on_rating and self.exposure.is_absent:
             return self._constant(batch).expand(taste.shape[:-1])
-        size = max(1, block_cells // (taste.shape[0] * self.decoder.n_items))
+        n_items = self.decoder.n_items if batch.drawn is None else len(batch.drawn)
+        size = max(1, block_cells // (taste.shape[0] * n_items))
         parts = []
         for start in range(0, batch.n_users, size):
             users = slice(start, min(start + size, batch.n_users))
@@ -54,35 +56,53 @@ class MissingTerm(ABC):
                 batch.block(users.start, users.stop),
                 None if noise is None else noise[:, users],
             )
-            if torch.is_grad_enabled() and taste.shape[0] * batch.n_users * self.decoder.n_items > STORED_CELLS:
+            if torch.is_grad_enabled() and taste.shape[0] * batch.n_users * n_items > STORED_CELLS:
                 part = checkpoint(self._block, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 part = self._block(*arguments)
             parts.append(part)
         return torch.cat(parts, dim=1)
 
+    @abstractmethod
     def _block(self, taste: Tensor, z_x: Tensor, batch: UserBatch, noise: Tensor | None) -> Tensor:
-        unrated = batch.unrated(self.decoder.n_items)
-        offset = self.exposure.cells(z_x)
-        if self.missing.depends_on_rating:
-            return self.sum_log_unrated(self.decoder.cells(taste), offset, noise, unrated)
-        logit = self.missing.logit(taste, ALL_ITEMS).squeeze(0)
-        return masked_sum(logsigmoid(-(logit if offset is None else logit + lift(offset))), unrated)
+        """Return the term of the users of one block."""
 
     def _constant(self, batch: UserBatch) -> Tensor:
         """Return the term of a mask that depends on nothing but the item: (B,)."""
         logit = self.missing.logit(self.missing.bias(), ALL_ITEMS).squeeze(0)
         log_unrated = logsigmoid(-logit)
+        if batch.item_weights is not None:
+            log_unrated = log_unrated * batch.item_weights
+        if batch.eligible is not None:
+            return batch.unrated(self.decoder.n_items) @ log_unrated
         return log_unrated.sum() - batch.sum_by_user(log_unrated.index_select(0, batch.items))
+
+
+class CellTerm(MissingTerm):
+    """The term of a missing model whose log-odds depend on the cell's own rating alone."""
+
+    def _block(self, taste: Tensor, z_x: Tensor, batch: UserBatch, noise: Tensor | None) -> Tensor:
+        unrated = batch.unrated(self.decoder.n_items)
+        items = ALL_ITEMS if batch.drawn is None else batch.drawn
+        offset = self.exposure.cells(z_x, items)
+        if self.missing.depends_on_rating:
+            return self.sum_log_unrated(self.decoder.cells(taste, items), offset, noise, unrated, items)
+        logit = self.missing.logit(taste, items).squeeze(0)
+        return masked_sum(logsigmoid(-(logit if offset is None else logit + lift(offset))), unrated)
 
     @abstractmethod
     def sum_log_unrated(
-        self, cells: RatingDistribution, offset: Tensor | None, noise: Tensor | None, unrated: Tensor
+        self,
+        cells: RatingDistribution,
+        offset: Tensor | None,
+        noise: Tensor | None,
+        unrated: Tensor,
+        items: slice | Tensor,
     ) -> Tensor:
-        """Sum of log p(s = 0 | z) over the cells of a block where ``unrated`` (B, I) is 1: (S, B)."""
+        """Sum of log p(s = 0 | z) over the cells of a block, ``items``, each ``unrated`` (B, I) times: (S, B)."""
 
 
-class Marginal(MissingTerm):
+class Marginal(CellTerm):
     """The missing rating summed out: log E[1 - pi(x) | z].
 
     Exact for levels, Gauss-Hermite for a density. No noise in data space, and by Jensen's inequality a tighter
@@ -95,22 +115,72 @@ class Marginal(MissingTerm):
         offset: Tensor | None,
         noise: Tensor | None,  # noqa: ARG002
         unrated: Tensor,
+        items: slice | Tensor,
     ) -> Tensor:
         """Sum log E[1 - pi(x) | z]."""
-        line = self.missing.line()
+        line = self.missing.line(items)
         if line is not None:
             return cells.sum_log_unrated_linear(*line, offset, unrated)
-        return cells.sum_log_unrated(self.missing.logit(cells.support, ALL_ITEMS), offset, unrated)
+        return cells.sum_log_unrated(self.missing.logit(cells.support, items), offset, unrated)
 
 
-class Sampled(MissingTerm):
+class Sampled(CellTerm):
     """The missing rating drawn from p(x|z), reparameterised: log(1 - pi(x_mis)), eq. 9 of the paper."""
 
     def sum_log_unrated(
-        self, cells: RatingDistribution, offset: Tensor | None, noise: Tensor | None, unrated: Tensor
+        self,
+        cells: RatingDistribution,
+        offset: Tensor | None,
+        noise: Tensor | None,
+        unrated: Tensor,
+        items: slice | Tensor,
     ) -> Tensor:
         """Sum log(1 - pi(x)) at one draw of every cell."""
         if noise is None:
             raise ValueError("the sampled estimator needs noise")
         drawn = cells.draw(noise)
-        return drawn.sum_log_unrated(self.missing.logit(drawn.support, ALL_ITEMS), offset, unrated)
+        return drawn.sum_log_unrated(self.missing.logit(drawn.support, items), offset, unrated)
+
+
+class SampledRow(MissingTerm):
+    """log p(s | x_obs, x_mis) of whole rows, the missing ratings drawn from p(x|z): eq. 9 of the paper as it stands.
+
+    Other than the terms of single cells it has the known ratings' part as well, which rests on the drawn ones, too.
+    """
+
+    def __init__(
+        self, decoder: Decoder, missing: MissingModel, exposure: Exposure, *, survey_could_be_rated: bool
+    ) -> None:
+        super().__init__(decoder, missing, exposure)
+        self.survey_could_be_rated = survey_could_be_rated
+
+    def logits(self, taste: Tensor, z_x: Tensor, batch: UserBatch, noise: Tensor | None) -> Tensor:
+        """Log-odds of rating every cell, given its row as known and drawn: (S, B, P)."""
+        if noise is None:
+            raise ValueError("the sampled estimator needs noise")
+        drawn = self.decoder.cells(taste).draw(noise).ratings  # (S, B, P)
+        given = drawn.new_zeros(drawn.shape[1:])
+        given[batch.rows, batch.items] = batch.ratings
+        logit = self.missing.row_logit(torch.where(batch.unknown(drawn.shape[-1]) == 1, drawn, given))
+        offset = self.exposure.cells(z_x)
+        return logit if offset is None else logit + lift(offset)
+
+    def _block(self, taste: Tensor, z_x: Tensor, batch: UserBatch, noise: Tensor | None) -> Tensor:
+        logit, n_items = self.logits(taste, z_x, batch, noise), self.decoder.n_items
+        known = take(logit.flatten(1), batch.rows * n_items + batch.items)  # (S, n)
+        log_known = log_mask(known, batch, survey_could_be_rated=self.survey_could_be_rated)
+        return masked_sum(logsigmoid(-logit), batch.unrated(n_items)) + batch.sum_by_user(log_known)
+
+
+def log_mask(logit: Tensor, batch: UserBatch, *, survey_could_be_rated: bool) -> Tensor:
+    """Log p(s | x) of known ratings from their logit (..., n): s = 1 where they were given by choice.
+
+    A rating collected at random was not given by choice, s = 0; if it could not have been, nothing is said.
+    """
+    surveyed = batch.surveyed
+    if surveyed is None:
+        return logsigmoid(logit)
+    log_p = logsigmoid(logit * (1 - 2 * surveyed))
+    if not survey_could_be_rated:
+        return log_p * (1 - surveyed)
+    return log_p if batch.eligible is None else log_p * batch.eligible.known

@@ -13,7 +13,7 @@ from mnar_recsys.model.encoder import SetEncoder
 from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.features import FeatureEffect, feature_weights
 from mnar_recsys.model.missing import MissingModel
-from mnar_recsys.model.missing_term import Marginal, MissingTerm, Sampled
+from mnar_recsys.model.missing_term import Marginal, MissingTerm, Sampled, SampledRow, log_mask
 from mnar_recsys.model.weight_posterior import Coupling, WeightPosterior
 
 
@@ -39,18 +39,29 @@ class MnarVae(nn.Module):
         """Size of z with all its blocks."""
         return self.encoder.latent_size
 
-    def estimator(self, *, marginal: bool) -> MissingTerm:
-        """Return the estimator of the missing-entry term, exact or drawn."""
-        return (Marginal if marginal else Sampled)(self.decoder, self.missing, self.exposure)
+    def estimator(self, *, marginal: bool, levels: Tensor | None = None) -> MissingTerm:
+        """Return the estimator of the missing-entry term, exact or drawn; a model of whole rows has no exact one.
+
+        With ``levels`` (R,), the bound that it gives is that of ratings rounded to these; see ``Decoder.on_levels``.
+        """
+        parts = self.decoder if levels is None else self.decoder.on_levels(levels), self.missing, self.exposure
+        if not self.missing.needs_row:
+            return Marginal(*parts) if marginal else Sampled(*parts)
+        if marginal:
+            raise ValueError("a missing model of whole rows has no marginal form")
+        return SampledRow(*parts, survey_could_be_rated=self.survey_could_be_rated)
 
     def split_latent(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Split z into taste (S, B, K) and the latent of the exposure (S, B, E')."""
         return self.exposure.split(z)
 
-    def log_weight_prior(self, config: ModelConfig) -> Tensor:
-        """Log density, up to a constant, of the items' weights under the priors of the settings: a scalar."""
-        decoder = self.decoder.log_weight_prior(config.weight_prior_sd, config.bias_prior_sd)
-        return decoder + self.exposure.log_weight_prior(config.exposure_prior_sd)
+    def log_weight_prior(self, config: ModelConfig, item_weights: Tensor | None = None) -> Tensor:
+        """Log density, up to a constant, of the items' weights under the priors of the settings: a scalar.
+
+        ``item_weights`` (P,): how many items each stands for, where they are a sample.
+        """
+        decoder = self.decoder.log_weight_prior(config.weight_prior_sd, config.bias_prior_sd, item_weights)
+        return decoder + self.exposure.log_weight_prior(config.exposure_prior_sd, item_weights)
 
     def be_variational(self) -> None:
         """Give the items' weights variational posteriors with learned prior scales."""
@@ -143,28 +154,31 @@ class MnarVae(nn.Module):
         noise : Tensor
             (S, B, K') standard normal.
         estimator : MissingTerm
-            How the missing ratings are dealt with.
+            How the missing ratings are dealt with; its decoder is that of the given ones, too.
         cell_noise : Tensor, optional
             Noise of the sampled estimator, from ``decoder.noise((S, B, P))``.
         """
         z, log_p_z, log_q_z = self.sample_posterior(batch, noise)
+        log_p_x, log_p_s = self.log_likelihood(batch, z, estimator, cell_noise)
+        return LogWeights(log_p_x, log_p_s, log_p_z, log_q_z), z
+
+    def log_likelihood(
+        self, batch: UserBatch, z: Tensor, estimator: MissingTerm, cell_noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return log p(x_obs | z) and log p(s | x_obs, z), or its estimate: z (S, B, K') -> (S, B) each."""
         taste, z_x = self.split_latent(z)
-        log_p_x = batch.sum_by_user(self.decoder.pairs(taste, batch).log_prob(batch.ratings))
+        log_p_x = batch.sum_by_user(estimator.decoder.pairs(taste, batch).log_prob(batch.ratings))
+        log_p_s = estimator(taste, z_x, batch, cell_noise)
+        if not self.missing.needs_row:
+            log_p_s = log_p_s + self._log_mask(z_x, batch)
+        return log_p_x, log_p_s
+
+    def _log_mask(self, z_x: Tensor, batch: UserBatch) -> Tensor:
+        """Log p(s | x) of the known ratings, from the latent of the exposure (S, B, E'): (S, B)."""
         # (1, n) on the support axis: the pairs' own ratings.
         logit = self.missing.logit(batch.ratings[None, :], batch.items).squeeze(0)
         offset = self.exposure.pairs(z_x, batch)
         if offset is not None:
             logit = logit + offset
-        known = self._log_mask(logit, batch.surveyed)
-        log_p_s = batch.sum_by_user(known.expand(len(z), -1)) + estimator(taste, z_x, batch, cell_noise)
-        return LogWeights(log_p_x, log_p_s, log_p_z, log_q_z), z
-
-    def _log_mask(self, logit: Tensor, surveyed: Tensor | None) -> Tensor:
-        """Log p(s | x) of known ratings from their logit (..., n): s = 1 where they were given by choice.
-
-        A rating collected at random was not given by choice, s = 0; if it could not have been, nothing is said.
-        """
-        if surveyed is None:
-            return nn.functional.logsigmoid(logit)
-        log_p = nn.functional.logsigmoid(logit * (1 - 2 * surveyed))
-        return log_p if self.survey_could_be_rated else log_p * (1 - surveyed)
+        known = log_mask(logit, batch, survey_could_be_rated=self.survey_could_be_rated)
+        return batch.sum_by_user(known.expand(len(z_x), -1))

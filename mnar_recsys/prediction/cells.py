@@ -1,8 +1,8 @@
 """What the posterior says of a cell: the cell's own missingness counts (DESIGN: "Imputation").
 
-For an unrated cell p(x | z, s = 0) is proportional to p(x|z) (1 - pi(x)); for a rated one, whose stored rating is never
-returned, to p(x|z) pi(x); for a person or item outside the log it is p(x|z). Eq. 18 of the paper leaves the factor out,
-which is harmless where few cells are rated and wrong where many are.
+For an unrated cell p(x | z, s = 0) is proportional to p(x|z) (1 - pi(x)); for a rated one, whose stored rating is
+never returned, to p(x|z) pi(x); for a person or item outside the log, or a cell that was not on offer, it is p(x|z).
+Eq. 18 of the paper leaves the factor out, which is harmless where few cells are rated and wrong where many are.
 """
 
 from collections.abc import Sequence
@@ -67,8 +67,8 @@ class CellPosterior:
     ----------
     cells : RatingDistribution
         p(x|z) of each draw and cell.
-    missing : MissingModel
-        For the items in ``items``.
+    missing : MissingModel or None
+        For the items in ``items``; None where ``offset`` says all that is to be said of the log-odds.
     items : slice or Tensor
         The items of the last axis.
     offset : Tensor or None
@@ -82,7 +82,7 @@ class CellPosterior:
     def __init__(
         self,
         cells: RatingDistribution,
-        missing: MissingModel,
+        missing: MissingModel | None,
         items: slice | Tensor,
         *,
         offset: Tensor | None,
@@ -119,7 +119,7 @@ class CellPosterior:
 
     def _rated(self, ratings: Tensor) -> Tensor:
         """Probability pi of rating the cell, given rating and z, broadcastable to (S, ..., Q, I)."""
-        logit = self.missing.logit(ratings, self.items)
+        logit = ratings.new_zeros(()) if self.missing is None else self.missing.logit(ratings, self.items)
         return torch.sigmoid(logit if self.offset is None else logit + self.offset.unsqueeze(-2))
 
     def _tilt(self, rated: Tensor) -> Tensor:

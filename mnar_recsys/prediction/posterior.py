@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.bound import effective_sample_size
+from mnar_recsys.model.missing_term import SampledRow
 from mnar_recsys.model.mnar_vae import MnarVae
 
 
@@ -22,12 +25,15 @@ class UserPosterior:
     """(S, B) weights, summing to 1 over S"""
     ess: Tensor
     """(B,) effective sample size, between 1 and S"""
+    row_logit: Tensor | None = None
+    """(S, B, P) log-odds of rating each cell given a draw of its whole row, where the missing model needs that"""
 
     def keep(self, picks: Tensor) -> "UserPosterior":
         """Return one draw of each user, ``picks`` (B,), as a posterior with S = 1."""
         users = torch.arange(len(picks), device=picks.device)
         ones = torch.ones_like(self.share[:1])
-        return UserPosterior(self.taste[picks, users][None], self.z_x[picks, users][None], ones, ones[0])
+        row_logit = None if self.row_logit is None else self.row_logit[picks, users][None]
+        return UserPosterior(self.taste[picks, users][None], self.z_x[picks, users][None], ones, ones[0], row_logit)
 
 
 def quasi_normal(draws: int, size: int, seed: int) -> Tensor:
@@ -47,8 +53,8 @@ def infer(
     """Draw z for the users of a batch and weight the draws by eq. 9.
 
     The weights sum the missing ratings out; with a ``cell_generator`` they contain one draw of each instead, as
-    eq. 17 has them. Users without ratings get the prior with equal weights: of them nothing is known, not even
-    whether they had the chance to rate.
+    eq. 17 has them, which a missing model of whole rows needs. Users without ratings get the prior with equal weights:
+    of them nothing is known, not even whether they had the chance to rate.
     """
     with torch.no_grad():
         noise = noise.expand(-1, batch.n_users, -1)
@@ -56,9 +62,32 @@ def infer(
         cell_noise = None
         if cell_generator is not None and model.missing.depends_on_rating:
             cell_noise = model.decoder.noise(shape, cell_generator)
-        weights, z = model.log_weights(batch, noise, model.estimator(marginal=cell_noise is None), cell_noise)
+        estimator = model.estimator(marginal=cell_noise is None)
+        weights, z = model.log_weights(batch, noise, estimator, cell_noise)
         cold = torch.from_numpy(batch.counts == 0).to(z.device)
         z = torch.where(cold[:, None], noise + model.prior_mean(batch), z)
         log_w = torch.where(cold, torch.zeros_like(weights.total), weights.total)
         taste, z_x = model.split_latent(z)
-        return UserPosterior(taste, z_x, torch.softmax(log_w, dim=0), effective_sample_size(log_w))
+        row_logit = estimator.logits(taste, z_x, batch, cell_noise) if isinstance(estimator, SampledRow) else None
+        return UserPosterior(taste, z_x, torch.softmax(log_w, dim=0), effective_sample_size(log_w), row_logit)
+
+
+def as_sampled(model: MnarVae, batch: UserBatch, z: Tensor, noise: Tensor) -> UserPosterior:
+    """Return latents (B, K') that a chain drew as a posterior with S = 1.
+
+    Users without ratings, whom the chain leaves out, have their prior at the ``noise`` (1, K') instead.
+    """
+    with torch.no_grad():
+        cold = torch.from_numpy(batch.counts == 0).to(noise.device)
+        z = torch.where(cold[:, None], noise + model.prior_mean(batch), z)[None]
+        taste, z_x = model.split_latent(z)
+        ones = torch.ones_like(z[..., 0])
+        return UserPosterior(taste, z_x, ones, ones[0])
+
+
+def pick(shares: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw an index along the last axis with the given probabilities: (..., G) -> (...)."""
+    cumulative = np.cumsum(shares, axis=-1, dtype=np.float64)
+    threshold = rng.random(shares.shape[:-1]) * cumulative[..., -1]
+    index = (cumulative <= threshold[..., None]).sum(-1)
+    return np.asarray(np.minimum(index, shares.shape[-1] - 1))

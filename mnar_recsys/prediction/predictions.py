@@ -24,7 +24,7 @@ class Predictions:
     levels: NDArray[np.float32] | None
     """(n, R) probability of each rating level"""
     propensity: NDArray[np.float32]
-    """probability that the person rates the item by choice"""
+    """probability that the person rates the item by choice, if it is on offer"""
     cold: NDArray[np.bool_]
     """the user or the item was not in the log, or had no rating: the prediction rests on the prior"""
     ess: NDArray[np.float32]

@@ -1,17 +1,17 @@
 """Predictions for pairs of users and items: posterior moments, quantiles, level probabilities, draws."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import pad
 
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model.batch import UserBatch, make_batch
 from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.model.posterior_draws import PosteriorDraws
 from mnar_recsys.prediction.cells import (
     RATED,
     UNRATED,
@@ -22,9 +22,9 @@ from mnar_recsys.prediction.cells import (
     level_masses,
     quantiles,
 )  # fmt: skip
-from mnar_recsys.prediction.posterior import UserPosterior, infer, quasi_normal
+from mnar_recsys.prediction.posterior import UserPosterior, as_sampled, infer, pick, quasi_normal
 from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
-from mnar_recsys.prediction.weight_draws import WeightDraws
+from mnar_recsys.prediction.weight_draws import SampledDraws, WeightDraws
 from mnar_recsys.rng import torch_seed
 
 DRAWS = 256
@@ -62,9 +62,12 @@ class Predictor:
     draws : int, optional
         Posterior draws S of a user's latent, for each draw of the items' weights; DRAWS, or DRAWS_EACH.
     estimand : Estimand
-        ``CONDITIONAL`` counts a cell's own missingness, ``PAPER`` is eq. 18.
+        ``CONDITIONAL`` counts a cell's own missingness, ``PAPER`` is eq. 18, all there is for a missing model of whole
+        rows.
     trained_items : ndarray, optional
         (P,) whether the model has learned from a rating of the item; default, whether ``log`` has one.
+    posterior : PosteriorDraws, optional
+        A sampled posterior, which then stands in for the variational one; with latents, if it was sampled from ``log``.
     """
 
     def __init__(
@@ -76,17 +79,22 @@ class Predictor:
         draws: int | None = None,
         estimand: Estimand = Estimand.CONDITIONAL,
         trained_items: NDArray[np.bool_] | None = None,
+        posterior: PosteriorDraws | None = None,
     ) -> None:
         self.model = model.eval()
         self.log = log
         self.seed = seed
-        self.estimand = estimand
+        self.estimand = Estimand.PAPER if model.missing.needs_row else estimand
         self.device = next(model.parameters()).device
         self.grid = model.decoder.grid()
-        self.weights = WeightDraws(model, seed)
-        if draws is None:
-            draws = DRAWS_EACH if self.weights.are_drawn else DRAWS
-        self.noise = quasi_normal(draws, model.latent_size, torch_seed(seed, "predict")).to(self.device)
+        self.weights: WeightDraws | SampledDraws = WeightDraws(model, seed)
+        if posterior is not None:
+            self.weights = SampledDraws(model, posterior)
+        # A chain has one latent a draw for each user; someone without ratings gets a point of the noise.
+        is_own = self.weights.latents is not None
+        self._each = 1 if is_own else draws or (DRAWS_EACH if self.weights.are_drawn else DRAWS)
+        points = len(self.weights) if is_own else self._each
+        self.noise = quasi_normal(points, model.latent_size, torch_seed(seed, "predict")).to(self.device)
         rated = np.bincount(log.items, minlength=log.n_items) > 0
         self.trained_items = rated if trained_items is None else trained_items
         self._n_ratings = np.diff(log.indptr)
@@ -130,7 +138,7 @@ class Predictor:
     @property
     def n_draws(self) -> int:
         """Posterior draws a user, over all draws of the items' weights."""
-        return len(self.noise) * len(self.weights)
+        return self._each * len(self.weights)
 
     def draw(
         self, users: NDArray[np.int64], items: NDArray[np.int64], count: int, rng: np.random.Generator
@@ -168,9 +176,12 @@ class Predictor:
     def _chunks(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> Iterator[_Chunk]:
         distinct, starts = np.unique(users, return_index=True)
         ends = np.append(starts[1:], len(users))
-        size = max(1, _CELLS_AT_ONCE // (len(self.noise) * max(len(self.grid.centre), 8)))
-        for first in range(0, len(distinct), _USERS_AT_ONCE):
-            group = distinct[first : first + _USERS_AT_ONCE]
+        size = max(1, _CELLS_AT_ONCE // (self._each * max(len(self.grid.centre), 8)))
+        at_once = _USERS_AT_ONCE
+        if self.estimand is Estimand.PAPER:  # every cell of these users is drawn
+            at_once = max(1, min(at_once, _CELLS_AT_ONCE // (self._each * self.log.n_items)))
+        for first in range(0, len(distinct), at_once):
+            group = distinct[first : first + at_once]
             posteriors = tuple(self._posterior(group, number) for number in range(len(self.weights)))
             for start in range(starts[first], ends[first + len(group) - 1], size):
                 pairs = slice(start, min(start + size, ends[first + len(group) - 1]))
@@ -179,18 +190,16 @@ class Predictor:
     def _posterior(self, users: NDArray[np.int64], number: int) -> UserPosterior:
         batch = make_batch(self.log, users[users != UNKNOWN], self.device)
         if UNKNOWN in users:  # sorted, so the one unknown user is the first: someone without ratings
-            features = batch.user_features
-            batch = replace(
-                batch,
-                rows=batch.rows + 1,
-                counts=np.append(0, batch.counts),
-                user_features=None if features is None else pad(features, (0, 0, 1, 0), value=torch.nan),
-            )
+            batch = batch.after_a_stranger()
         generator = None
         if self.estimand is Estimand.PAPER:
             generator = torch.Generator(self.device)
             generator.manual_seed(torch_seed(self.seed, "cells", int(users[-1]) + 1))
         with self.weights.at(number):
+            if self.weights.latents is not None:
+                return as_sampled(
+                    self.model, batch, self.weights.latents[number, torch.from_numpy(users)], self.noise[number]
+                )
             return infer(self.model, batch, self.noise, generator)
 
     def _cells(
@@ -202,11 +211,12 @@ class Predictor:
         counts = np.bincount(chunk.rows, minlength=posterior.taste.shape[1])
         pairs = UserBatch(rows, item, torch.empty(0), counts)
         status = np.full(len(items), UNTILTED) if untilted else self._status(chunk.users, items)
+        by_row = posterior.row_logit
         return CellPosterior(
             self.model.decoder.pairs(posterior.taste, pairs),
-            self.model.missing,
+            self.model.missing if by_row is None else None,
             item,
-            offset=self.model.exposure.pairs(posterior.z_x, pairs),
+            offset=self.model.exposure.pairs(posterior.z_x, pairs) if by_row is None else by_row[:, rows, item],
             share=posterior.share.index_select(1, rows),
             status=torch.from_numpy(status).to(self.device),
         )
@@ -217,7 +227,10 @@ class Predictor:
         keys = users * self.log.n_items + items
         place = np.minimum(np.searchsorted(self._rated_keys, keys), len(self._rated_keys) - 1)
         rated = self._rated_keys[place] == keys
-        return np.where(self._has_no_ratings(users), UNTILTED, np.where(rated, RATED, UNRATED))
+        is_silent = self._has_no_ratings(users)
+        if self.log.eligible is not None:  # that a rating is missing which nobody could give says nothing
+            is_silent |= ~self.log.eligible.contains(keys)
+        return np.where(is_silent, UNTILTED, np.where(rated, RATED, UNRATED))
 
     def _has_no_ratings(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.asarray((users == UNKNOWN) | (self._n_ratings[users] == 0))
@@ -285,11 +298,3 @@ class Predictor:
     def _clip(self, ratings: torch.Tensor) -> NDArray[np.float32]:
         """Return ratings inside the scale: a density may reach beyond it."""
         return ratings.clamp(self.log.scale.low, self.log.scale.high).cpu().numpy()
-
-
-def pick(shares: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw an index along the last axis with the given probabilities: (..., G) -> (...)."""
-    cumulative = np.cumsum(shares, axis=-1, dtype=np.float64)
-    threshold = rng.random(shares.shape[:-1]) * cumulative[..., -1]
-    index = (cumulative <= threshold[..., None]).sum(-1)
-    return np.asarray(np.minimum(index, shares.shape[-1] - 1))

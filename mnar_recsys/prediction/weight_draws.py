@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.model.posterior_draws import PosteriorDraws
 from mnar_recsys.model.weight_posterior import WeightPosterior
 from mnar_recsys.rng import torch_seed
 
 WEIGHT_DRAWS = 8
+SAMPLED_DRAWS = 32
+"""Draws of a sampled posterior used for users who were not sampled with it."""
 
 
 class WeightDraws:
@@ -18,6 +22,9 @@ class WeightDraws:
     The draws are the same whenever they are asked for: they depend on the seed and their number alone. They come in
     pairs that mirror each other (antithetic variates): what is linear in the weights averages out to its exact value.
     """
+
+    latents: Tensor | None = None
+    """(D, N, K') of the users, where draws come with them: never"""
 
     def __init__(self, model: MnarVae, seed: int, count: int | None = None) -> None:
         has_posterior = any(isinstance(module, WeightPosterior) for module in model.modules())
@@ -48,3 +55,29 @@ class WeightDraws:
             yield
         finally:
             self._model.clear_weights()
+
+
+class SampledDraws:
+    """Draws of a sampled posterior, in the place of ``WeightDraws``.
+
+    All of them where each comes with the latents of the users; the first few where these have to be found for each
+    draw: in an order that means nothing, they are as good as any.
+    """
+
+    are_drawn = True
+
+    def __init__(self, model: MnarVae, posterior: PosteriorDraws) -> None:
+        device = next(model.parameters()).device
+        self.latents = None if posterior.z is None else posterior.z.to(device)
+        self._model = model
+        self._posterior = posterior
+        self._count = len(posterior) if self.latents is not None else min(len(posterior), SAMPLED_DRAWS)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @contextmanager
+    def at(self, number: int) -> Iterator[None]:
+        """Let the model have the parameters of draw ``number``, from 0."""
+        with self._posterior.at(self._model, number):
+            yield

@@ -33,9 +33,9 @@ def law_divergence(model: MnarVae, other: MnarVae, batch: UserBatch, noise: Tens
     .. math:: \int p(x|z) \pi(x) \log \frac{p(x|z) \pi(x)}{p'(x|z) \pi'(x)} dx
               + P(s = 0|z) \log \frac{P(s = 0|z)}{P'(s = 0|z)},
 
-    and one that was asked about at random shows its rating in any case. Averaged over z this is no less than the
-    divergence of the laws with z summed out, since both models have the same p(z): it bounds the log-likelihood that
-    the other model is expected to lose on such a log. Priors of the weights do not enter.
+    one that was asked about at random shows its rating in any case, and one that was not on offer nothing. Averaged
+    over z this is no less than the divergence of the laws with z summed out, since both models have the same p(z): it
+    bounds the log-likelihood that the other model is expected to lose on such a log. Priors of the weights do not enter.
 
     Parameters
     ----------
@@ -56,13 +56,14 @@ def law_divergence(model: MnarVae, other: MnarVae, batch: UserBatch, noise: Tens
     rating = mine.log_p - theirs.log_p
     given = logsigmoid(mine.log_odds) - logsigmoid(theirs.log_odds)
     unrated = torch.exp(mine.log_unrated) * (mine.log_unrated - theirs.log_unrated)
-    shown = (weights * rated * (rating + given)).sum(-2) + unrated
+    offered = _offered(batch, unrated.shape[-1])
+    shown = offered * ((weights * rated * (rating + given)).sum(-2) + unrated)
     if batch.surveyed is not None:
         withheld = logsigmoid(-mine.log_odds) - logsigmoid(-theirs.log_odds)
-        choice = rated * given + (1 - rated) * withheld if model.survey_could_be_rated else 0.0
-        shown = torch.where(
-            _asked(batch, batch.surveyed, shown.shape[-1]), (weights * (rating + choice)).sum(-2), shown
-        )
+        choice = rated * given + (1 - rated) * withheld
+        if model.survey_could_be_rated:
+            rating = rating + offered.unsqueeze(-2) * choice
+        shown = torch.where(_asked(batch, batch.surveyed, unrated.shape[-1]), (weights * rating).sum(-2), shown)
     return shown.sum(-1).mean(0)
 
 
@@ -74,6 +75,15 @@ def _law(model: MnarVae, z: Tensor, ratings: Tensor) -> _Law:
         log_odds = log_odds + lift(offset).unsqueeze(-2)
     log_p = torch.stack([cells.log_prob(tried) for tried in ratings.unbind(-2)], dim=-2)
     return _Law(log_p, log_odds, cells.log_unrated(model.missing.logit(cells.support, _ALL_ITEMS), offset))
+
+
+def _offered(batch: UserBatch, n_items: int) -> Tensor:
+    """Return 1 for cells that were on offer, else 0: (B, P)."""
+    if batch.eligible is None:
+        return torch.ones(batch.n_users, n_items, device=batch.rows.device)
+    offered = torch.zeros(batch.n_users, n_items, device=batch.rows.device)
+    offered[batch.eligible.rows, batch.eligible.items] = 1.0
+    return offered
 
 
 def _asked(batch: UserBatch, surveyed: Tensor, n_items: int) -> Tensor:

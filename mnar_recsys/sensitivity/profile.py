@@ -10,18 +10,15 @@ from numpy.typing import NDArray
 
 from mnar_recsys.config import Settings
 from mnar_recsys.errors import ConfigError
-from mnar_recsys.model.batch import iterate_batches
-from mnar_recsys.model.bound import importance_bound
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model_folder import FittedModel
-from mnar_recsys.prediction.weight_draws import WeightDraws
-from mnar_recsys.rng import numpy_generator, torch_seed
+from mnar_recsys.prediction.user_bounds import user_bounds
+from mnar_recsys.rng import numpy_generator
 from mnar_recsys.sensitivity.effect import Effect
 from mnar_recsys.sensitivity.starts import NEAREST_STEPS, device_of, fresh, held, nearest_law
 from mnar_recsys.sensitivity.verdict import Profile, ProfilePoint
 from mnar_recsys.training import Trainer
 
-_SAMPLES = 500
 _BOUND_USERS = 500
 _PREDICTED_USERS = 200
 _RATE_CUT = 4.0
@@ -157,22 +154,5 @@ def _fit(start: str, model: MnarVae, fitted: FittedModel, users: NDArray[np.int6
         trainer.run()
         with torch.no_grad():
             cost = float(trainer.weight_cost())
-    bounds = _user_bounds(model, fitted, users, seed)
+    bounds = user_bounds(model, fitted.log, users, seed=seed)
     return _Fit(start, model, bounds, fitted.log.n_users * float(bounds.mean()) - cost)
-
-
-def _user_bounds(model: MnarVae, fitted: FittedModel, users: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Return the joint bound of each user, missing ratings summed out, averaged over draws of the items' weights."""
-    draws = WeightDraws(model, seed)
-    estimator, device = model.estimator(marginal=True), device_of(model)
-    total = np.zeros(len(users))
-    for number in range(len(draws)):
-        generator = torch.Generator(device).manual_seed(torch_seed(seed, "sensitivity"))
-        bounds = []
-        with draws.at(number), torch.no_grad():
-            for _, batch in iterate_batches(fitted.log, users, 20, device):
-                noise = torch.randn(_SAMPLES, batch.n_users, model.latent_size, generator=generator, device=device)
-                weights, _ = model.log_weights(batch, noise, estimator)
-                bounds.append(importance_bound(weights.total).cpu().numpy())
-        total += np.concatenate(bounds)
-    return total / len(draws)

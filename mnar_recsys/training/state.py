@@ -1,12 +1,14 @@
 """Everything a run needs to go on where it stopped, as one safetensors file: nothing is unpickled."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Optimizer
 
 from mnar_recsys.errors import ModelFolderError
 from mnar_recsys.model.tensor_file import read_facts, read_tensors, write_tensors
@@ -39,23 +41,24 @@ def save_checkpoint(
     *,
     model: nn.Module,
     best: dict[str, Tensor],
-    optimizer: Adam,
+    optimizers: Sequence[Optimizer],
     progress: Progress,
     fingerprint: str,
 ) -> None:
     """Write weights, best weights, optimiser state and progress, whole or not at all."""
     tensors = {f"model.{name}": tensor for name, tensor in copy_weights(model).items()}
     tensors |= {f"best.{name}": tensor.clone() for name, tensor in best.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{key}": torch.as_tensor(value).clone() for key, value in state.items()}
-    rate = optimizer.param_groups[0]["lr"]
-    write_tensors(path, tensors, {"progress": asdict(progress), "rate": rate, "fingerprint": fingerprint})
+    for number, optimizer in enumerate(optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"adam{number}.{index}.{key}": torch.as_tensor(value).clone() for key, value in state.items()}
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    write_tensors(path, tensors, {"progress": asdict(progress), "rates": rates, "fingerprint": fingerprint})
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: Adam, fingerprint: str
+    path: Path, model: nn.Module, optimizers: Sequence[Optimizer], fingerprint: str
 ) -> tuple[dict[str, Tensor], Progress]:
-    """Restore model and optimiser in place; return the best weights and the progress.
+    """Restore model and optimisers in place; return the best weights and the progress.
 
     Raises
     ------
@@ -74,13 +77,16 @@ def load_checkpoint(
             "resume with the same ones, or train again without --resume"
         )
     model.load_state_dict(_under("model.", tensors))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _under("adam.", tensors).items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    groups[0]["lr"] = described["rate"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for number, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Any]] = {}
+        for name, tensor in _under(f"adam{number}.", tensors).items():
+            index, key = name.split(".", 1)
+            # SparseAdam counts its steps with a plain number.
+            state.setdefault(int(index), {})[key] = tensor if tensor.is_floating_point() else tensor.item()
+        groups = optimizer.state_dict()["param_groups"]
+        for group, rate in zip(groups, described["rates"][number], strict=True):
+            group["lr"] = rate
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
     return _under("best.", tensors), Progress(**described["progress"])
 
 

@@ -48,7 +48,7 @@ def test_an_interrupt_before_the_first_checkpoint_leaves_nothing(
     def interrupt(_: Trainer) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_step", interrupt)
+    monkeypatch.setattr(Trainer, "step", interrupt)
     result = cli("train", ratings, "--out", tmp_path / "m", *QUICK)
     assert result.code == 130
     assert result.err.splitlines()[-1].startswith("interrupted: there was no checkpoint yet")

@@ -22,7 +22,13 @@ def test_profile_page_and_verdict(cli: Cli, model: Path, tmp_path: Path) -> None
     assert "dentified" in result.out
     page = (tmp_path / "s" / "sensitivity.html").read_text(encoding="utf-8")
     assert "How much of this does the log tell?" in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 5
+    assert page.count("From 200 masks drawn from the fitted model, all 40 users with ratings; 95% intervals.") == 3
+    mask = pd.read_csv(tmp_path / "s" / "mask.csv")
+    assert mask["check"].value_counts().to_dict() == {"activity": 10, "popularity": 10, "level": 5}
+    assert (mask["low"] <= mask["high"]).all()
+    assert "Does the model reproduce who rates what? (all 40 users with ratings)" in result.out
+    assert result.out.count("eproduced") == 3
 
 
 @pytest.mark.parametrize("values", ["1", "a,b", "1,1", "0,1e9"])

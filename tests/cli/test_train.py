@@ -198,7 +198,7 @@ def test_a_loss_that_is_not_finite(
     """Stops, says at which step and what to try, and keeps the last checkpoint."""
     from mnar_recsys.training import Trainer
 
-    step = Trainer._step
+    step = Trainer.step
 
     def spoiled(self: Trainer) -> Any:
         if self.progress.step == steps_before:
@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_finite(
                 next(iter(self.model.parameters())).fill_(np.nan)
         return step(self)
 
-    monkeypatch.setattr(Trainer, "_step", spoiled)
+    monkeypatch.setattr(Trainer, "step", spoiled)
     line = cli("train", ratings, "--out", tmp_path / "m", *QUICK).error()
     assert f"not finite at step {steps_before + 1}" in line
     assert "smaller learning_rate" in line

@@ -11,7 +11,7 @@ from mnar_recsys.errors import ConfigError
 from mnar_recsys.prediction import Predictor
 from mnar_recsys.prediction import predictor as predictor_module
 from mnar_recsys.prediction.impute import impute_blocks, rubin, summarize
-from mnar_recsys.prediction.predictor import pick
+from mnar_recsys.prediction.posterior import pick
 
 LEVELS = np.array([1.0, 2.0, 3.0])
 

@@ -1,5 +1,6 @@
 """How far two models are apart in what a log shows: against enumeration, and where the nearest law is known."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.special import expit, logit
 
 from mnar_recsys.config import Settings
 from mnar_recsys.data import RatingLog, RatingScale, add_survey
-from mnar_recsys.model.batch import make_batch
+from mnar_recsys.model.batch import EligibleBatch, make_batch
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model_folder import FittedModel
 from mnar_recsys.sensitivity.law import law_divergence
@@ -96,6 +97,24 @@ def test_a_cell_that_was_asked_about_shows_its_rating_in_any_case(could_be_rated
             mine, theirs = ((a * b, 1 - (a * b).sum()) for a, b in ((p[j], pi[j]), (q[j], rho[j])))
             expected += (mine[0] * np.log(mine[0] / theirs[0])).sum() + mine[1] * np.log(mine[1] / theirs[1])
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_cell_that_was_not_on_offer_shows_nothing() -> None:
+    one, other = pair("ordinal", "shared")
+    noise = torch.zeros(1, 1, 1)
+    batch = make_batch(LOG, np.array([1]))
+    rated = batch.items.tolist()
+    left = torch.tensor([j for j in range(3) if j in rated or j == 0])
+    rows, known = torch.zeros_like(left), torch.ones(len(rated))
+    some = replace(batch, eligible=EligibleBatch(rows, left, np.array([len(left)]), known))
+    gone = sorted(set(range(3)) - set(left.tolist()))
+    assert gone
+    both = [law_divergence(one, other, each, noise).item() for each in (batch, some)]
+    for model in (one, other):  # in a world without these items nothing else changes
+        model.decoder.bias.data[:, gone] = -5.0
+        model.missing.item_bias.data[gone] = -30.0
+    assert law_divergence(one, other, batch, noise).item() == pytest.approx(both[1], abs=1e-4)
+    assert both[0] > both[1]
 
 
 def gaussian_world(slope: float, share: float | None) -> FittedModel:

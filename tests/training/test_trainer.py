@@ -296,28 +296,31 @@ def test_starting_values_come_from_the_log() -> None:
         assert mean[2] > mean[1] + 0.3
 
 
-def test_checkpoints_hold_plain_tensors_only(tmp_path: Path, log: RatingLog) -> None:
+@pytest.mark.parametrize("sampled_items", ["all", 4])
+def test_checkpoints_hold_plain_tensors_only(tmp_path: Path, log: RatingLog, sampled_items: str | int) -> None:
     from mnar_recsys.training import load_checkpoint, save_checkpoint
 
-    trainer = trainer_of(log, max_steps=10)
+    changes = {"max_steps": 10, "item_weights": "point", "sampled_items": sampled_items}
+    trainer = trainer_of(log, **changes)
     trainer.run()
     path = tmp_path / "state.safetensors"
     save_checkpoint(
         path,
         model=trainer.model,
         best=trainer.best,
-        optimizer=trainer.optimizer,
+        optimizers=trainer.stepper.optimizers,
         progress=trainer.progress,
         fingerprint="print",
     )
-    fresh = trainer_of(log, max_steps=10)
-    best, progress = load_checkpoint(path, fresh.model, fresh.optimizer, "print")
+    fresh = trainer_of(log, **changes)
+    best, progress = load_checkpoint(path, fresh.model, fresh.stepper.optimizers, "print")
     assert same(best, trainer.best)
     assert progress == trainer.progress
     assert same(weights_of(fresh), weights_of(trainer))
-    mine, theirs = fresh.optimizer.state_dict(), trainer.optimizer.state_dict()
-    assert mine["state"].keys() == theirs["state"].keys()
-    for index, state in mine["state"].items():
-        assert same(state, theirs["state"][index])
+    for mine, theirs in zip(fresh.stepper.optimizers, trainer.stepper.optimizers, strict=True):
+        one, other = mine.state_dict()["state"], theirs.state_dict()["state"]
+        assert one.keys() == other.keys()
+        for index, state in one.items():
+            assert all(torch.equal(torch.as_tensor(state[key]), torch.as_tensor(other[index][key])) for key in state)
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
     assert isinstance(trainer.model, nn.Module)

@@ -4,6 +4,7 @@ from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingD
 from mnar_recsys.model.decoders.gaussian import GaussianDecoder, GaussianRatings
 from mnar_recsys.model.decoders.levels import CategoricalDecoder, LevelRatings
 from mnar_recsys.model.decoders.ordinal import OrdinalDecoder, OrdinalRatings
+from mnar_recsys.model.decoders.student_t import StudentTDecoder, StudentTRatings
 
 __all__ = [
     "CategoricalDecoder",
@@ -16,4 +17,6 @@ __all__ = [
     "OrdinalDecoder",
     "OrdinalRatings",
     "RatingDistribution",
+    "StudentTDecoder",
+    "StudentTRatings",
 ]

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 from mnar_recsys.data import FeatureTable
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.features import ItemEffect
-from mnar_recsys.model.indexing import lift, masked_sum, take
+from mnar_recsys.model.indexing import lift, masked_sum, sum_items, take
 from mnar_recsys.model.weight_posterior import WeightPosterior
 
 # Where the weights of the user's level start: people differ in it by about so many units of a natural parameter.
@@ -103,6 +103,11 @@ class DrawnRatings(ABC):
     def weights(self) -> Tensor:
         """Weights of the support points, broadcastable to (..., Q, I)."""
 
+    @property
+    def ratings(self) -> Tensor:
+        """The ratings drawn, (..., I), in rating points: of a soft draw the mean."""
+        return (self.weights * self.support).sum(-2)
+
     def sum_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
         """Sum log(1 - pi) over the cells where ``unrated`` (B, I) is 1, from the logit on the support: (S, B)."""
         logit = (self.weights * logit).sum(-2)
@@ -175,19 +180,36 @@ class Decoder(nn.Module, ABC):
         weight, bias = self.current()
         return self.distribution(batch.pair_products(z, weight) + take(bias, batch.items), batch.items)
 
-    def log_weight_prior(self, weight_sd: float | None, bias_sd: float | None) -> Tensor:
+    def on_levels(self, levels: Tensor) -> "Decoder":  # noqa: ARG002
+        """Return the decoder of the ratings rounded to ``levels`` (R,), with the same weights; of levels, itself."""
+        return self
+
+    def log_weight_prior(
+        self, weight_sd: float | None, bias_sd: float | None, item_weights: Tensor | None = None
+    ) -> Tensor:
         """Log density, up to a constant, of weights under N(m, weight_sd^2) and biases under N(m, bias_sd^2).
 
         m is their mean over the items, for each latent dimension apart. A scalar; a part whose sd is None has none.
+        ``item_weights`` (P,): how many items each stands for, where they are a sample.
         """
         total = self.weight.new_zeros(())
-        if weight_sd is not None:
-            centred = self.weight - self.weight.mean(1, keepdim=True)
-            total = total - 0.5 * centred.square().sum() / weight_sd**2
-        if bias_sd is not None:
-            centred = self.bias - self.bias.mean(-1, keepdim=True)
-            total = total - 0.5 * centred.square().sum() / bias_sd**2
+        for values, sd in ((self.weight.transpose(1, 2), weight_sd), (self.bias, bias_sd)):
+            if sd is not None:
+                n_items = self.n_items if item_weights is None else item_weights.sum()
+                centred = values - sum_items(values, item_weights)[..., None] / n_items
+                total = total - 0.5 * sum_items(centred.square(), item_weights).sum() / sd**2
         return total
+
+    def item_axes(self) -> dict[str, int]:
+        """Return which tensors have a row for each item; see ``HasItemRows``."""
+        return {"weight": 1, "bias": 1}
+
+    def log_density(self) -> Tensor | float:
+        """Log prior density, up to a constant, of the parameters that items share, as they are stored: a scalar.
+
+        For a sampler: an optimiser takes them as flat. Here there are none.
+        """
+        return 0.0
 
     @abstractmethod
     def distribution(self, natural: Tensor, items: slice | Tensor) -> RatingDistribution:

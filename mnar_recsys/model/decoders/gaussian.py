@@ -1,15 +1,16 @@
 """Gaussian decoder: mean through a sigmoid scaled to a range, variance shared or per item (A.3)."""
 
 import math
-from typing import Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mnar_recsys.data import RatingScale
-from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
-from mnar_recsys.model.decoders.fused_gaussian import SumLogUnratedGaussian
-from mnar_recsys.model.indexing import take
+from mnar_recsys.model.decoders.base import DrawnRatings, Grid, RatingDistribution
+from mnar_recsys.model.decoders.fused_linear import SumLogUnratedLinear
+from mnar_recsys.model.decoders.location import HardDraw, LocationDecoder, bin_masses
+from mnar_recsys.model.decoders.rounded import RoundedRatings
 from mnar_recsys.model.quadrature import gauss_hermite
 
 
@@ -45,9 +46,9 @@ class GaussianRatings(RatingDistribution):
     def sum_log_unrated_linear(
         self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
     ) -> Tensor:
-        """Value and gradient in one pass: see ``SumLogUnratedGaussian``."""
+        """Value and gradient in one pass: see ``SumLogUnratedLinear``."""
         eta = slope * self._mean + intercept
-        summed = SumLogUnratedGaussian.apply(  # type: ignore[no-untyped-call]
+        summed = SumLogUnratedLinear.apply(  # type: ignore[no-untyped-call]
             eta, slope * self.sd, offset, unrated, self._nodes, self._weights
         )
         assert isinstance(summed, Tensor)  # noqa: S101
@@ -56,95 +57,32 @@ class GaussianRatings(RatingDistribution):
     def mass(self, grid: Grid) -> Tensor:
         """Probability of each bin, the first and last open to the outside: (..., G, I)."""
         inner = grid.upper[:-1, None]
-        below = torch.special.ndtr((inner - self._mean.unsqueeze(-2)) / self.sd)  # (..., G - 1, I)
-        ends = below[..., :1, :]
-        return torch.diff(below, dim=-2, prepend=torch.zeros_like(ends), append=torch.ones_like(ends))
+        return bin_masses(torch.special.ndtr((inner - self._mean.unsqueeze(-2)) / self.sd))
+
+    def on_levels(self, levels: Tensor) -> RoundedRatings:
+        """Return the distribution of the nearest of ``levels`` (R,)."""
+        return RoundedRatings(self._mean, self.sd, levels)
 
     def draw(self, noise: Tensor) -> DrawnRatings:
         """Reparameterised draw, mean + sd * noise."""
-        return _HardDraw(self._mean + self.sd * noise)
+        return HardDraw(self._mean + self.sd * noise)
 
 
-class _HardDraw(DrawnRatings):
-    def __init__(self, ratings: Tensor) -> None:
-        self._ratings = ratings
+class GaussianDecoder(LocationDecoder):
+    """x_ij | z ~ N(low + (high - low) sigmoid(w_j . z + c_j), sd^2); see ``LocationDecoder`` for its parameters."""
 
-    @property
-    def support(self) -> Tensor:
-        """The draw itself: (..., 1, I)."""
-        return self._ratings.unsqueeze(-2)
-
-    @property
-    def weights(self) -> Tensor:
-        """One point of weight 1."""
-        return torch.ones((), device=self._ratings.device)
-
-
-class GaussianDecoder(Decoder):
-    """x_ij | z ~ N(low + (high - low) sigmoid(w_j . z + c_j), sd^2), sd learned.
-
-    [low, high] is the rating scale and ``margin`` on either side. Observed ratings lie about slope * sd^2 above the
-    others (a Gaussian times a rising odds is a shifted Gaussian), so a mean that cannot go below the scale makes a true
-    slope improbable wherever ratings near its end are common.
-
-    Parameters
-    ----------
-    item_means : Tensor
-        (P,) starting means of the items in rating points.
-    margin : float
-        Rating points by which the mean may leave the scale; 0 in the paper.
-    initial_sd : float
-        Starting standard deviation in rating points.
-    variance : "shared" or "per-item"
-        One sd for all items, or one each: A.3 can be read both ways.
-    """
-
-    def __init__(
-        self,
-        item_means: Tensor,
-        scale: RatingScale,
-        *,
-        initial_sd: float,
-        margin: float,
-        latent_size: int,
-        variance: Literal["shared", "per-item"],
-        quadrature_nodes: int,
-    ) -> None:
-        low, high = scale.low - margin, scale.high + margin
-        share = ((item_means - low) / (high - low)).clamp(0.02, 0.98)
-        super().__init__(torch.logit(share)[None, :], latent_size)
-        self.scale = scale
-        self.mean_range = (low, high)
-        size = len(item_means) if variance == "per-item" else 1
-        self.log_sd = nn.Parameter(torch.full((size,), math.log(initial_sd)))
+    def __init__(self, item_means: Tensor, scale: RatingScale, *, quadrature_nodes: int, **options: Any) -> None:
+        super().__init__(item_means, scale, **options)
         nodes, weights = gauss_hermite(quadrature_nodes)
         self.nodes: Tensor
         self.node_weights: Tensor
         self.register_buffer("nodes", nodes, persistent=False)
         self.register_buffer("node_weights", weights, persistent=False)
 
-    def distribution(self, natural: Tensor, items: slice | Tensor) -> GaussianRatings:
-        """Gaussian of each cell from natural parameters (..., 1, I)."""
-        low, high = self.mean_range
-        mean = low + (high - low) * torch.sigmoid(natural.squeeze(-2))
-        log_sd = self.log_sd if self.log_sd.numel() == 1 else take(self.log_sd, items)
-        return GaussianRatings(mean, torch.exp(log_sd), (self.nodes, self.node_weights))
-
-    def grid(self) -> Grid:
-        """Bins of at most half a standard deviation that cover four of them beyond the range of the mean.
-
-        Half-way marks between levels are edges, so that a level's probability is a sum of bins.
-        """
-        sd = float(torch.exp(self.log_sd.detach()).max())
-        step = self.scale.step or (self.scale.high - self.scale.low) / 10
-        share = 2 * math.ceil(step / float(torch.exp(self.log_sd.detach()).min()))
-        beyond = self.scale.low - self.mean_range[0] + 4 * sd
-        margin = math.ceil(beyond / step) + 0.5
-        steps = round((self.scale.high - self.scale.low) / step) + 2 * margin
-        edges = self.scale.low + step * (
-            torch.arange(round(steps * share) + 1, device=self.log_sd.device) / share - margin
-        )
-        return Grid(edges[:-1], (edges[:-1] + edges[1:]) / 2, edges[1:])
+    def distribution(self, natural: Tensor, items: slice | Tensor) -> RatingDistribution:
+        """Gaussian of each cell from natural parameters (..., 1, I), or of its nearest level: see ``on_levels``."""
+        ratings = GaussianRatings(self.location(natural), self.sd(items), (self.nodes, self.node_weights))
+        return ratings if self.rounded_to is None else ratings.on_levels(self.rounded_to)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return standard normal noise (S, B, I)."""

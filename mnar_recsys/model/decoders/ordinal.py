@@ -98,6 +98,15 @@ class OrdinalDecoder(Decoder):
         gaps = softplus(self.raw_gaps) + _LEAST_GAP
         return torch.cat([self.first_cut, self.first_cut + torch.cumsum(gaps, 0)])
 
+    def log_density(self) -> Tensor:
+        """Log density of first cut and raw gaps that makes the shares of the levels at score 0 uniform a priori.
+
+        The shares are differences of sigmoid(cut_r), so the density of the cuts is the product of the sigmoid's
+        derivatives (the induced Dirichlet prior; Betancourt 2019); the gaps' softplus adds its own.
+        """
+        cuts = self.cuts()
+        return (logsigmoid(cuts) + logsigmoid(-cuts)).sum() + logsigmoid(self.raw_gaps).sum()
+
     def distribution(self, natural: Tensor, items: slice | Tensor) -> OrdinalRatings:  # noqa: ARG002
         """Return the levels' distribution of each cell from scores (..., 1, I)."""
         return OrdinalRatings(natural.squeeze(-2), self.cuts(), self.levels, self.temperature)

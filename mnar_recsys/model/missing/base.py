@@ -28,12 +28,18 @@ class MissingModel(nn.Module, ABC):
     """
 
     depends_on_rating = True
+    needs_row = False
+    """Whether the log-odds of a cell depend on the other ratings of its row: then there is ``row_logit`` alone."""
 
     def __init__(self, item_log_odds: Tensor) -> None:
         super().__init__()
         self.item_bias = nn.Parameter(item_log_odds.clone())
         self.bias_shift: Tensor | None = None
         self.effect: ItemEffect | None = None
+
+    def item_axes(self) -> dict[str, int]:
+        """Return which tensors have a row for each item; see ``HasItemRows``."""
+        return {"item_bias": 0}
 
     def know_items(self, table: FeatureTable) -> None:
         """Let features of the items decide where their biases are expected."""
@@ -48,20 +54,30 @@ class MissingModel(nn.Module, ABC):
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Logit of pi for ratings in rating points, broadcastable to (..., Q, I): same shape, broadcast over I."""
 
-    def line(self) -> tuple[Tensor, Tensor] | None:
-        """Slope a rating point, (1,) or (P,), and intercept (P,) where the logit is linear in the rating, else None."""
+    def row_logit(self, rows: Tensor) -> Tensor:
+        """Logits of pi of all cells of complete rows in rating points: (..., P) -> (..., P)."""
+        return self.logit(rows, slice(None))
+
+    def line(self, items: slice | Tensor) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
+        """Slope a rating point, (1,) or (I,), and intercept (I,) where the logit is linear in the rating, else None."""
         return None
 
     def slopes(self) -> "Slope | None":
         """Return the slopes that say how strongly the rating is selected on, or None where there are none to learn."""
         return None
 
-    def log_prior(self, sd: float | None) -> Tensor | float:  # noqa: ARG002
+    def log_prior(self, sd: float | None, item_weights: Tensor | None = None) -> Tensor | float:  # noqa: ARG002
         """Log density, up to a constant, of the selection between the ends of the scale: a scalar. Here there is none.
 
-        Where a sign is stated, log selection ~ N(log TYPICAL_SELECTION, sd^2); flat for ``None``.
+        Where a sign is stated, log selection ~ N(log TYPICAL_SELECTION, sd^2); flat for ``None``. ``item_weights``
+        (P,): how many items each stands for, where they are a sample.
         """
         return 0.0
+
+    def log_density(self, sd: float | None) -> Tensor | float:
+        """``log_prior`` with respect to the slopes as they are stored, for a sampler; see ``Slope.log_density``."""
+        slopes = self.slopes()
+        return 0.0 if slopes is None else slopes.log_density(sd)
 
     @abstractmethod
     def selection(self, ratings: Tensor) -> Tensor:
@@ -104,12 +120,26 @@ class Slope(nn.Module):
         slope = nn.functional.softplus(self.raw)
         return slope if self.sign == "positive" else -slope
 
-    def log_prior(self, sd: float | None) -> Tensor | float:
+    def log_prior(self, sd: float | None, weights: Tensor | None = None) -> Tensor | float:
         """Log density of the selection between the ends, units times the mean slope; see ``MissingModel.log_prior``."""
         if sd is None or self.sign == "free" or self.held is not None:
             return 0.0
-        strength = self.units * self().abs().mean()
+        size: Tensor = self().abs()
+        strength = self.units * (size.mean() if weights is None else size @ weights / weights.sum())
         return -0.5 * ((torch.log(strength) - math.log(TYPICAL_SELECTION)) / sd) ** 2
+
+    def log_density(self, sd: float | None) -> Tensor | float:
+        """Log density of ``raw``, up to a constant, where the selection between the ends has its prior (``log_prior``).
+
+        Several slopes share the selection in proportions that are uniform a priori; without ``sd`` the selection
+        itself is flat, as are free slopes. The density of n slopes of sum T is p(log T) / T^n, or 1 / T^(n - 1),
+        and the softplus adds its derivative.
+        """
+        if self.sign == "free" or self.held is not None:
+            return 0.0
+        slopes = self().abs()
+        power = len(slopes) - (sd is None)
+        return self.log_prior(sd) - power * torch.log(slopes.sum()) + nn.functional.logsigmoid(self.raw).sum()
 
 
 def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:

@@ -45,6 +45,10 @@ class Known(MissingModel):
         """Return the given log-odds at the ratings, adjusted if asked for."""
         return self.selection(ratings) + self.bias(items)
 
+    def log_density(self, sd: float | None) -> Tensor | float:  # noqa: ARG002
+        """Log density of the stored steepness, which is flat a priori."""
+        return 0.0 if self.steepness is None else self.steepness.log_density(None)
+
     def selection(self, ratings: Tensor) -> Tensor:
         """Return the log-odds at the ratings, any shape."""
         given = interpolate(ratings, self.ratings, self.log_odds)

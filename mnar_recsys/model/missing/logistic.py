@@ -36,28 +36,34 @@ class Logistic(MissingModel):
     def __init__(self, item_log_odds: Tensor, scale: RatingScale, *, centre: float, sign: Sign, per_item: bool) -> None:
         super().__init__(item_log_odds)
         self.slope = Slope(sign, 4.0, len(item_log_odds) if per_item else 1)
+        self.per_item = per_item
         self.centre = centre
         self.unit = scale.half_width / 2
 
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Return w x + b_j."""
-        slope: Tensor = self.slope()
-        if len(slope) > 1:
-            slope = take(slope, items)
-        return slope * ((ratings - self.centre) / self.unit) + self.bias(items)
+        return self._slope(items) * ((ratings - self.centre) / self.unit) + self.bias(items)
 
-    def line(self) -> tuple[Tensor, Tensor]:
+    def line(self, items: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Return w in nats a rating point, and b_j where the rating is 0."""
-        slope: Tensor = self.slope() / self.unit
-        return slope, self.bias() - slope * self.centre
+        slope = self._slope(items) / self.unit
+        return slope, self.bias(items) - slope * self.centre
+
+    def _slope(self, items: slice | Tensor) -> Tensor:
+        slope: Tensor = self.slope()
+        return take(slope, items) if self.per_item else slope
 
     def slopes(self) -> Slope:
         """Return the slope, in nats a quarter of the scale."""
         return self.slope
 
-    def log_prior(self, sd: float | None) -> Tensor | float:
+    def log_prior(self, sd: float | None, item_weights: Tensor | None = None) -> Tensor | float:
         """Log density of the selection between the ends of the scale."""
-        return self.slope.log_prior(sd)
+        return self.slope.log_prior(sd, item_weights if self.per_item else None)
+
+    def item_axes(self) -> dict[str, int]:
+        """Return which tensors have a row for each item; see ``HasItemRows``."""
+        return super().item_axes() | ({"slope.raw": 0} if self.per_item else {})
 
     def selection(self, ratings: Tensor) -> Tensor:
         """Return the mean slope times the centred rating: (R,)."""
@@ -91,7 +97,7 @@ class PerLevel(MissingModel):
         """Return the increments from level to level, in nats."""
         return self.increments
 
-    def log_prior(self, sd: float | None) -> Tensor | float:
+    def log_prior(self, sd: float | None, item_weights: Tensor | None = None) -> Tensor | float:  # noqa: ARG002
         """Log density of the selection between the ends of the scale."""
         return self.increments.log_prior(sd)
 

@@ -1,4 +1,4 @@
-"""The missing-entry term of a Gaussian rating and a linear logit, by quadrature, value and gradient in one pass."""
+"""The missing-entry term of a density around a location and a linear logit, by quadrature, with its gradient."""
 
 from typing import Any
 
@@ -13,15 +13,17 @@ from mnar_recsys.model.indexing import lift, masked_sum
 _LARGEST = 40.0
 
 
-class SumLogUnratedGaussian(torch.autograd.Function):
+class SumLogUnratedLinear(torch.autograd.Function):
     """sum_j unrated_j log sum_q omega_q v_q with v_q = 1 - sigmoid(eta + offset + kappa t_q).
 
-    The nodes of the quadrature are t, their weights omega; eta is the logit of pi at the rating's mean, kappa the slope
-    times the standard deviation. Since v_q is 1 / (1 + e^(eta + offset) e^(kappa t_q)), a cell needs one exponential,
+    The nodes of the quadrature are t, their weights omega; eta is the logit of pi at the rating's location, kappa the
+    slope times its spread. Since v_q is 1 / (1 + e^(eta + offset) e^(kappa t_q)), a cell needs one exponential,
     not one a node, and nothing the size of (S, B, Q, I) is made. The derivative of the sum over q by eta is
-    -sum omega v (1 - v), by kappa -sum omega t v (1 - v).
+    -sum omega v (1 - v), by kappa -sum omega t v (1 - v), by a
+    weight v_q.
 
-    eta (S, B, I), kappa (1,) or (I,), offset (S, B), (S, B, I) or None, unrated (B, I) of 0 and 1 -> (S, B).
+    eta (S, B, I), kappa (1,) or (I,), offset (S, B), (S, B, I) or None, unrated (B, I) of 0 and 1,
+    nodes and weights (Q,) -> (S, B).
     """
 
     @staticmethod
@@ -40,20 +42,23 @@ class SumLogUnratedGaussian(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None, Tensor | None]:
         """Return the gradients, v computed again."""
         odds, kappa, unrated, total, nodes, weights = ctx.saved_tensors
         share = (grad[..., None] * unrated).div_(total)
-        by_eta, by_kappa = torch.zeros_like(odds), torch.zeros_like(odds)
+        by_eta, by_kappa, by_weights = torch.zeros_like(odds), torch.zeros_like(odds), []
         for factor, node, weight in zip(_factors(kappa, nodes), nodes.tolist(), weights.tolist(), strict=True):
             stays = _stays(odds, factor)
+            if ctx.needs_input_grad[5]:
+                by_weights.append((share * stays).sum())
             slope = stays.addcmul_(stays, stays, value=-1)  # v (1 - v)
             by_eta.add_(slope, alpha=-weight)
             by_kappa.add_(slope, alpha=-weight * node)
         by_eta.mul_(share)
         kappa_sums = by_kappa.mul_(share).sum((0, 1))
         by_kappa = kappa_sums if kappa.numel() > 1 else kappa_sums.sum().view_as(kappa)
-        return by_eta, by_kappa, offset_gradient(by_eta, ctx.offset_axes), None, None, None
+        grad_weights = torch.stack(by_weights) if by_weights else None
+        return by_eta, by_kappa, offset_gradient(by_eta, ctx.offset_axes), None, None, grad_weights
 
 
 def _factors(kappa: Tensor, nodes: Tensor) -> Tensor:

@@ -1,0 +1,81 @@
+"""What training maximises: the importance-weighted bound less what the weights cost under their priors."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mnar_recsys.config import ModelConfig
+from mnar_recsys.data import RatingScale
+from mnar_recsys.model.batch import UserBatch
+from mnar_recsys.model.bound import LogWeights, importance_bound
+from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.training.population import PopulationMarginal
+
+
+class Loss(NamedTuple):
+    """The loss of a batch, and what it is made of."""
+
+    loss: Tensor
+    """a scalar to minimise, nats a user"""
+    weights: LogWeights
+    """the terms of log w"""
+    weight_cost: Tensor
+    """a scalar: the weights' cost, shared out over the users"""
+
+
+class Objective(nn.Module):
+    """The loss of a batch of users.
+
+    Parameters
+    ----------
+    model : MnarVae
+        Held, not copied.
+    config : ModelConfig
+        Estimator of the missing-entry term and priors.
+    n_users : int
+        Users trained on, over whom the cost of the weights is shared out.
+    scale : RatingScale
+        Of the log.
+    """
+
+    def __init__(self, model: MnarVae, config: ModelConfig, n_users: int, scale: RatingScale) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.n_users = n_users
+        self.estimator = model.estimator(marginal=config.estimator == "marginal")
+        shares = config.population_marginal
+        self.population = None if shares is None else PopulationMarginal(shares, config.population_size, scale)
+
+    def forward(
+        self,
+        batch: UserBatch,
+        noise: Tensor,
+        cell_noise: Tensor | None,
+        generator: torch.Generator,
+        share: float = 1.0,
+    ) -> Loss:
+        """Return the loss; noise as in ``MnarVae.log_weights``.
+
+        ``share``: how many times its even part this process has of a batch that several share; the mean of their losses
+        is then that of the whole batch.
+        """
+        weights, z = self.model.log_weights(batch, noise, self.estimator, cell_noise)
+        weight_cost = self.weight_cost(batch.item_weights) / self.n_users
+        loss = weight_cost - share * importance_bound(weights.total).mean()
+        if self.population is not None:
+            survey = self.population.log_likelihood(self.model, z, weights.total, generator)
+            loss = loss - survey / self.n_users
+        return Loss(loss, weights, weight_cost)
+
+    def weight_cost(self, item_weights: Tensor | None = None) -> Tensor:
+        """Return what the items' weights, the slope and the maps from features cost once a pass over the data, nats.
+
+        ``item_weights`` (I,): how many items each of the model's stands for, where it is one of a sample.
+        """
+        model, config = self.model, self.config
+        rest = model.missing.log_prior(config.selection_prior_sd) + model.log_feature_prior(config.feature_prior_sd)
+        if config.item_weights == "variational":
+            return model.weight_kl() - rest
+        return -model.log_weight_prior(config, item_weights) - rest
