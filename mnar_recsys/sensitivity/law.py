@@ -35,7 +35,7 @@ def law_divergence(model: MnarVae, other: MnarVae, batch: UserBatch, noise: Tens
 
     one that was asked about at random shows its rating in any case, and one that was not on offer nothing. Averaged
     over z this is no less than the divergence of the laws with z summed out, since both models have the same p(z): it
-    bounds the log-likelihood that the other model is expected to lose on such a log. Priors of the weights do not enter.
+    bounds the log-likelihood that the other model is expected to lose on such a log. Priors do not enter.
 
     Parameters
     ----------
