@@ -196,11 +196,11 @@ class TrainingConfig(_Settings):
     sampled by the No-U-Turn sampler (needs Pyro); for small logs, where it is the more accurate of the two."""
     mcmc_chains: int = Field(default=2, ge=1)
     """Chains of `mcmc`, one after another, each from a start of its own; one alone cannot show that it is stuck."""
-    mcmc_warmup: int = Field(default=200, ge=20)
+    mcmc_warmup: int = Field(default=300, ge=20)
     """Draws of a chain that find its step size and scales, and are thrown away."""
-    mcmc_draws: int = Field(default=300, ge=20)
+    mcmc_draws: int = Field(default=500, ge=20)
     """Draws of a chain after that."""
-    mcmc_kept: int = Field(default=200, ge=1)
+    mcmc_kept: int = Field(default=300, ge=1)
     """Draws kept for predictions, evenly spaced over all chains."""
 
 

@@ -35,7 +35,9 @@ UserFeatures = Annotated[
 ItemFeatures = Annotated[Path | None, typer.Option(help="Features of items: CSV with a column item.")]
 InferenceBy = Annotated[
     Inference | None,
-    typer.Option(help="variational; or mcmc, for small logs: sample the whole posterior (minutes, needs Pyro)."),
+    typer.Option(
+        help="variational; or mcmc, for small logs: sample the whole posterior (a quarter of an hour; needs Pyro)."
+    ),
 ]
 McarLabels = Annotated[
     Path | None,

@@ -17,7 +17,7 @@ def test_sampling_is_not_worse_than_the_bound() -> None:
     users, items = np.nonzero(unrated)
     errors, means = {}, {}
     for inference in ("variational", "mcmc"):
-        model = MNARRecommender(inference=inference, mcmc_draws=200).fit(data.train, seed=0)
+        model = MNARRecommender(inference=inference, mcmc_warmup=100, mcmc_draws=100).fit(data.train, seed=0)
         predicted = model.predictor.predict(users, items).mean
         errors[inference] = np.square(predicted - complete[users, items]).mean()
         means[inference] = predicted.mean()
