@@ -24,6 +24,7 @@ from mnar_recsys.model_folder import (
     write_draws,
     write_weights,
 )
+from mnar_recsys.prediction.conformal import ConformalIntervals
 from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
 from mnar_recsys.prediction.predictor import Predictor
 from mnar_recsys.rng import torch_seed
@@ -189,6 +190,13 @@ class MNARRecommender:
         user, item = log.users.index(users), log.catalogue.index(items)
         check_same_length(users=user, items=item)
         return self.predictor.predict(user, item, probabilities=probabilities, levels=levels)
+
+    def conformalize(self, labels: RatingLog, coverage: float = 0.9, *, by_user: bool = False) -> ConformalIntervals:
+        """Return intervals that hold an unrated pair's rating with this probability or more, whatever the model.
+
+        ``labels`` are randomly collected ratings that were not trained on; see ``ConformalIntervals.calibrate``.
+        """
+        return ConformalIntervals.calibrate(self.predictor, labels, coverage, by_user=by_user)
 
     def condition_on(self, log: RatingLog) -> Self:
         """Return this model conditioned on other ratings, for new users without retraining.

@@ -13,9 +13,25 @@ from mnar_recsys.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mnar_recsys.data import RatingLog
+    from mnar_recsys.prediction.conformal import ConformalIntervals
     from mnar_recsys.prediction.export import ExportSummary, PairBlock
     from mnar_recsys.prediction.predictor import Predictor
     from mnar_recsys.recommender import MNARRecommender
+
+_Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Randomly collected ratings that were not trained on: adds lower and upper, the ends of intervals whose "
+        "coverage is guaranteed for unrated pairs drawn like these.",
+        metavar="LABELS",
+    ),
+]
+_Coverage = Annotated[float | None, typer.Option(help="Coverage of these intervals; .9 if left out.", metavar="C")]
+_ByUser = Annotated[
+    bool,
+    typer.Option("--by-user", help="Guarantee it for new people, where those asked answered several times each."),
+]
 
 
 def predict(
@@ -34,6 +50,9 @@ def predict(
     propensity: Annotated[
         bool, typer.Option("--propensity", help="Add the probability that the user rates the item by choice.")
     ] = False,
+    conformal: _Labels = None,
+    coverage: _Coverage = None,
+    by_user: _ByUser = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse pairs outside the training log.")] = False,
     columns: PairColumns = None,
     estimand: Annotated[
@@ -50,7 +69,9 @@ def predict(
     """Export debiased predictions with uncertainty.
 
     Columns user, item, mean, sd, mean_se, q05, q50, q95, cold, under the ids of the log. sd and quantiles describe a
-    rating, mean_se the uncertainty of its expectation. A rating in the log is never returned.
+    rating, mean_se the uncertainty of its expectation. A rating in the log is never returned. With --conformal LABELS
+    (columns user, item, rating), lower and upper are the ends of an interval, both inside, that holds the rating of an
+    unrated pair drawn like the labels with probability --coverage or more, whether or not the model is right.
     """
     from mnar_recsys.cli.reading import condition_on, load_model, only_one
     from mnar_recsys.prediction.export import check_target, export_predictions
@@ -58,14 +79,20 @@ def predict(
     which = only_one({"--pairs": pairs is not None, "--all": everything, "--top-n": top_n is not None})
     check_target(out)
     recommender = load_model(model)
+    trained_on = recommender.fitted.log
     if ratings is not None:
         recommender = condition_on(recommender, ratings)
     predictor = _predictor(recommender, model, draws, estimand)
+    intervals = _intervals(conformal, trained_on, predictor, coverage, by_user=by_user)
     total, blocks = _blocks(which, predictor, pairs, top_n or 0, columns, strict=strict)
     with progress("predicting", total, "pairs") as advance:
-        summary = export_predictions(out, predictor, blocks, levels=levels, propensity=propensity, on_pairs=advance)
+        summary = export_predictions(
+            out, predictor, blocks, levels=levels, propensity=propensity, conformal=intervals, on_pairs=advance
+        )
     say(f"{out}: {summary.rows:,} predictions")
     _remarks(summary, predictor)
+    if intervals is not None:
+        _promise(intervals, which)
 
 
 def _predictor(
@@ -93,6 +120,24 @@ def _predictor(
     if predictor.estimand is not Estimand(estimand):
         note("a missing model of whole rows has the paper's estimand only: a cell's own missingness does not count")
     return predictor
+
+
+def _intervals(
+    path: Path | None, trained_on: "RatingLog", predictor: "Predictor", coverage: float | None, *, by_user: bool
+) -> "ConformalIntervals | None":
+    """Calibrate on the labels in a file, if there is one; refuse those that the model was trained on."""
+    from mnar_recsys.cli.reading import read_log
+    from mnar_recsys.cli.scoring import refuse_training_labels
+    from mnar_recsys.prediction.conformal import ConformalIntervals
+
+    if path is None:
+        if coverage is not None or by_user:
+            raise ConfigError("--coverage and --by-user say how --conformal is used; give it, or leave them out")
+        return None
+    labels = read_log(path, columns=None, like=trained_on)
+    refuse_training_labels(trained_on, labels, path)
+    wanted = 0.9 if coverage is None else coverage
+    return ConformalIntervals.calibrate(predictor, labels, wanted, by_user=by_user, source=f"{path}: ")
 
 
 def _blocks(
@@ -124,3 +169,14 @@ def _remarks(summary: "ExportSummary", predictor: "Predictor") -> None:
             f"{summary.low_ess_users:,} of {summary.users:,} users have an effective sample size below "
             f"{FEW_DRAWS:g} of {predictor.n_draws} draws: their predictions are noisy; use more --draws"
         )
+
+
+def _promise(intervals: "ConformalIntervals", which: str) -> None:
+    """Say what the intervals hold, and for which pairs."""
+    left_out = f"; {intervals.n_left_out:,} more are of rated cells and left out" if intervals.n_left_out else ""
+    note(
+        f"lower and upper hold at least {100 * intervals.coverage:g} % of the ratings of unrated pairs drawn like the "
+        f"{intervals.n_labels:,} labels{left_out}"
+    )
+    if which == "--top-n":
+        warn("that coverage is of randomly drawn pairs; of pairs picked by their predictions it may be lower")

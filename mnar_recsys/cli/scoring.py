@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from evaluation.evaluate import evaluate
 from mnar_recsys.cli.progress import progress
 from mnar_recsys.cli.terminal import interval, table
-from mnar_recsys.data import RatingLog, Split
+from mnar_recsys.data import RatingLog, Split, count_trained_labels
 from mnar_recsys.errors import DataError
 from mnar_recsys.recommender import MNARRecommender
 
@@ -54,19 +54,12 @@ class Scored:
 
 def refuse_training_labels(trained_on: RatingLog, test: RatingLog, path: Path) -> int:
     """Return how many MCAR labels a model was trained on; raise DataError if one of them is in the test."""
-    if trained_on.surveyed is None:
-        return 0
-    rows, items = (
-        trained_on.users.index(test.users.ids)[test.rows],
-        trained_on.catalogue.index(test.catalogue.ids)[test.items],
-    )
-    cells = np.where((rows < 0) | (items < 0), -1, rows * trained_on.n_items + items)
-    shared = int(np.isin(cells, trained_on.cells[trained_on.surveyed]).sum())
+    shared = count_trained_labels(trained_on, test)
     if shared:
         raise DataError(
             f"{path}: must hold no rating that the model was trained on as an MCAR label; found {shared}. Remove them"
         )
-    return int(trained_on.surveyed.sum())
+    return 0 if trained_on.surveyed is None else int(trained_on.surveyed.sum())
 
 
 def predict_test(recommender: MNARRecommender, test: RatingLog, label: str = "predicting") -> TestPredictions:

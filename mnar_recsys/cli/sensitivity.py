@@ -34,7 +34,9 @@ def sensitivity(
     """Say how far the log itself tells how strongly people select.
 
     The selection is held at several values and everything else fitted again; likelihood and predictions are compared.
-    Beside that, masks are drawn from the model: does it reproduce who rates what?
+    No selection, and the opposite sign, are fitted from three starts, one of them the model that says most nearly the
+    same of what a log shows: how far apart the two laws are is the third column.
+    Masks are drawn from the model as well: does it reproduce who rates what?
     """
     from mnar_recsys.cli.mask_report import check_with_progress, mask_lines
     from mnar_recsys.cli.reading import check_writable, load_model
@@ -64,12 +66,14 @@ def sensitivity(
         [
             f"{point.selection:+.2f}",
             f"{point.relative:.1f} (se {point.relative_se:.1f})",
+            f"{point.law_gap:.1f}",
             f"{point.mean:.3f}",
             f"{point.overlap:.0%}",
         ]
         for point in profile.points
     ]
-    say(table(["selection (nats)", "log-likelihood less the highest", "mean of unrated cells", "top 10 kept"], rows))
+    headers = ["selection (nats)", "log-likelihood less the highest", "law apart by (nats)", "mean of unrated cells"]
+    say(table([*headers, "top 10 kept"], rows))
     say(f"\nFitted: {profile.fitted:+.2f}. {profile.verdict()}")
     say(f"\n{mask_lines(checks)}")
     note(f"{out}: profile.csv, mask.csv, sensitivity.html")
@@ -94,6 +98,8 @@ def as_frame(profile: "Profile", log: "RatingLog") -> "pd.DataFrame":
             "selection": point.selection,
             "log_likelihood": point.relative,
             "se": point.relative_se,
+            "law_gap": point.law_gap,
+            "start": point.start,
             "mean_unrated": point.mean,
             "top_n_kept": point.overlap,
             **dict(zip(names, point.marginal or (), strict=True)),
@@ -125,7 +131,9 @@ def write_page(profile: "Profile", checks: "MaskChecks", log: "RatingLog", path:
     text = (
         "The strength of selection was held at each value, everything else fitted again. Where the curve is flat, the "
         "log does not tell one strength from another. Where it is steep, the log tells them apart if the decoder and "
-        "the missing model have the right form, which no log can show."
+        "the missing model have the right form, which no log can show. In the table, law_gap is how far the nearest "
+        "model with that selection is from the fitted one in what a log shows, in nats over the whole log: below two, "
+        "no log of this size tells them apart, and only priors do."
     )
     write_report(
         path,

@@ -5,7 +5,7 @@ from mnar_recsys.data.features import FeatureTable
 from mnar_recsys.data.log import RatingLog
 from mnar_recsys.data.scale import RatingScale
 from mnar_recsys.data.split import Split, split_ratings
-from mnar_recsys.data.survey import add_survey
+from mnar_recsys.data.survey import add_survey, count_trained_labels
 from mnar_recsys.data.vocab import Vocabulary
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Split",
     "Vocabulary",
     "add_survey",
+    "count_trained_labels",
     "read_features",
     "split_ratings",
 ]

@@ -50,3 +50,15 @@ def add_survey(log: RatingLog, labels: RatingLog) -> RatingLog:
         timestamps=None,
         notes=(*log.notes, note) if repeated else log.notes,
     )
+
+
+def count_trained_labels(log: RatingLog, labels: RatingLog) -> int:
+    """Return how many of some labels are in a training log's survey: a model that has seen them is no judge of them."""
+    if log.surveyed is None:
+        return 0
+    rows, items = (
+        log.users.index(labels.users.ids)[labels.rows],
+        log.catalogue.index(labels.catalogue.ids)[labels.items],
+    )
+    cells = np.where((rows < 0) | (items < 0), -1, rows * log.n_items + items)
+    return int(np.isin(cells, log.cells[log.surveyed]).sum())

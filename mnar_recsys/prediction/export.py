@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mnar_recsys.errors import ConfigError, DataError
 from mnar_recsys.files import atomic_path
+from mnar_recsys.prediction.conformal import ConformalIntervals
 from mnar_recsys.prediction.impute import impute_blocks, impute_pairs
 from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
 from mnar_recsys.prediction.predictor import Predictor
@@ -122,9 +123,10 @@ def export_predictions(
     *,
     levels: bool = False,
     propensity: bool = False,
+    conformal: ConformalIntervals | None = None,
     on_pairs: Callable[[int], None] | None = None,
 ) -> ExportSummary:
-    """Write ``user,item,mean,sd,mean_se,q05,q50,q95,cold`` (and ``p1..pR``, ``propensity``).
+    """Write ``user,item,mean,sd,mean_se,q05,q50,q95,cold`` (and ``lower``, ``upper``, ``p1..pR``, ``propensity``).
 
     Parameters
     ----------
@@ -136,6 +138,8 @@ def export_predictions(
         What to predict, one block in memory at a time.
     levels, propensity : bool
         Whether to add these columns.
+    conformal : ConformalIntervals, optional
+        Of this predictor: adds ``lower`` and ``upper``, the ends of its intervals, both inside.
     on_pairs : callable, optional
         Called with the number of pairs written after each block.
 
@@ -148,12 +152,15 @@ def export_predictions(
         raise ConfigError(f"--levels needs rating levels, but the scale is {predictor.log.scale.describe()}")
 
     tally = _Tally(predictor.log.n_users)
+    probabilities = QUANTILES if conformal is None else (*QUANTILES, *conformal.probabilities)
+    with_levels = levels or (conformal is not None and conformal.needs_levels)
 
     def tables() -> Iterator[pa.Table]:
         for block in blocks:
-            predicted = predictor.predict(block.users, block.items, probabilities=QUANTILES, levels=levels)
+            predicted = predictor.predict(block.users, block.items, probabilities=probabilities, levels=with_levels)
             tally.add(block, predicted)
-            yield _table(block, predicted, predictor.log, propensity=propensity)
+            bounds = None if conformal is None else conformal.bounds(predicted)
+            yield _table(block, predicted, predictor.log, bounds, levels=levels, propensity=propensity)
 
     rows = write_tables(target, tables(), on_pairs)
     return ExportSummary(rows, tally.cold, int(tally.seen.sum()), int(tally.is_low.sum()))
@@ -232,7 +239,15 @@ def _imputed(
     )
 
 
-def _table(block: PairBlock, predicted: Predictions, log: "RatingLog", *, propensity: bool) -> pa.Table:
+def _table(
+    block: PairBlock,
+    predicted: Predictions,
+    log: "RatingLog",
+    bounds: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+    *,
+    levels: bool,
+    propensity: bool,
+) -> pa.Table:
     columns = {
         "user": block.user_ids,
         "item": block.item_ids,
@@ -244,7 +259,9 @@ def _table(block: PairBlock, predicted: Predictions, log: "RatingLog", *, propen
         "q95": predicted.quantiles[2],
         "cold": predicted.cold,
     }
-    if predicted.levels is not None and log.scale.levels is not None:
+    if bounds is not None:
+        columns |= {"lower": bounds[0].astype(np.float32), "upper": bounds[1].astype(np.float32)}
+    if levels and predicted.levels is not None and log.scale.levels is not None:
         columns |= {f"p{level:g}": predicted.levels[:, place] for place, level in enumerate(log.scale.levels)}
     if propensity:
         columns["propensity"] = predicted.propensity

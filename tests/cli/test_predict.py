@@ -96,6 +96,50 @@ def test_warns_of_small_effective_sample_sizes(cli: Cli, model: Path, tmp_path: 
     assert "40 of 40 users have an effective sample size below 10 of 8 draws" in line
 
 
+@pytest.fixture
+def held_back(survey: Path, tmp_path: Path) -> Path:
+    """Survey ratings; those of rated cells among them."""
+    shutil.copy(survey, tmp_path / "labels.csv")
+    return tmp_path / "labels.csv"
+
+
+def test_conformal_intervals_are_added(cli: Cli, model: Path, held_back: Path, tmp_path: Path) -> None:
+    options = ["--all", "--conformal", held_back, "--coverage", 0.8]
+    result = cli("predict", model, *options, "--out", tmp_path / "out.parquet")
+    assert result.code == 0, result.err
+    recommender = MNARRecommender.load(model)
+    labels = RatingLog.read(held_back, like=recommender.fitted.log)
+    intervals = recommender.conformalize(labels, 0.8)
+    assert f"at least 80 % of the ratings of unrated pairs drawn like the {intervals.n_labels} labels" in result.err
+    assert f"{intervals.n_left_out} more are of rated cells" in result.err
+    written = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(written) == [*COLUMNS, "lower", "upper"]
+    lower, upper = intervals.predict(written["user"], written["item"])
+    assert (written["lower"] == lower).mean() > 0.999  # a tail on the threshold may fall to either side
+    assert (written["upper"] == upper).mean() > 0.999
+    warned = cli("predict", model, "--top-n", 2, *options[1:], "--levels", "--out", tmp_path / "top.csv")
+    assert any("picked by their predictions" in line for line in warned.warnings())
+    assert list(pd.read_csv(tmp_path / "top.csv")) == [*COLUMNS, "lower", "upper", *LEVELS]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--coverage", 0.9], ["--coverage and --by-user", "--conformal"]),
+        (["--conformal", "few.csv"], ["few.csv: a coverage of 0.9 needs at least 9 labels", "found 2"]),
+        (["--conformal", "labels.csv", "--coverage", 1.5], ["between 0 and 1; found 1.5"]),
+        (["--conformal", "labels.csv", "--coverage", 0.99, "--by-user"], ["at least 99 people"]),
+        (["--conformal", "absent.csv"], ["absent.csv", "does not exist"]),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_bad_calibrations(cli: Cli, model: Path, held_back: Path, options: list[object], expected: list[str]) -> None:
+    Path("few.csv").write_text("".join(held_back.read_text().splitlines(keepends=True)[:1]) + "39,1,2\n40,2,2\n")
+    line = cli("predict", model, "--all", "--out", "out.csv", *options).error()
+    assert all(part in line for part in expected), line
+    assert not Path("out.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -296,8 +340,11 @@ def test_labels_are_trained_on_and_never_evaluated_on(cli: Cli, ratings: Path, s
     result = cli("evaluate", model, "--test", tmp_path / "test.csv", "--out", tmp_path / "out.csv")
     assert f"MCAR labels used in training: {n_labels}" in result.out
     assert (pd.read_csv(tmp_path / "out.csv")["mcar_labels"] == n_labels).all()
-    leak = cli("evaluate", model, "--test", survey).error()
-    assert f"trained on as an MCAR label; found {n_labels}" in leak
+    for verb in (
+        ["evaluate", model, "--test"],
+        ["predict", model, "--all", "--out", tmp_path / "p.csv", "--conformal"],
+    ):
+        assert f"trained on as an MCAR label; found {n_labels}" in cli(*verb, survey).error()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ def test_profile_page_and_verdict(cli: Cli, model: Path, tmp_path: Path) -> None
     rows = pd.read_csv(tmp_path / "s" / "profile.csv")
     assert rows["selection"].tolist() == [-1.0, 0.0, 1.0]
     assert rows["log_likelihood"].max() == 0.0
+    assert (rows["law_gap"] >= 0).all()
+    assert set(rows["start"]) <= {"fitted", "nearest law", "fresh"}
     shares = rows.filter(like="share_")
     assert shares.shape[1] == 5
     assert shares.sum(axis=1).tolist() == pytest.approx([1.0] * 3, abs=1e-3)

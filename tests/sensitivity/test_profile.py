@@ -56,6 +56,20 @@ def test_verdicts() -> None:
     assert "perhaps values beyond those tried" in open_ended
     for flat in ({-1: -4, 0: -1, 1: 0, 2: -4}, {-1: -0.5, 0: -20, 1: 0}, {0: 0, 1: -5}):
         assert profile_of(flat).verdict().startswith("Not identified")
+    # What says the same of a log is not told apart by it, however badly its fit with the priors came out.
+    likely = profile_of({-1: -90, 0: -40, 1: 0, 2: -30})
+    assert likely.verdict().startswith("Identified")
+    for same, words in ((-1, "of -1.00 and +1.00 nats"), (0, "from +0.00 to +1.00 nats")):
+        points = tuple(replace(p, law_gap=1.0) if p.selection == same else p for p in likely.points)
+        text = replace(likely, points=points).verdict()
+        assert text.startswith("Not identified")
+        assert "only priors set it apart" in text
+        assert words in text
+    # Unless the fitted model, to which that compares, is itself a bad fit.
+    stuck = Profile(tuple(replace(p, law_gap=0.0) if p.selection == 0 else p for p in likely.points), fitted=0.1)
+    assert not stuck.verdict().startswith("Not identified")
+    assert "train longer" in stuck.verdict()
+    assert "the level rests on the priors, the stated sign" in replace(likely, taste_is_exposed=True).verdict()
     # What the Monte Carlo error leaves open is open.
     assert profile_of({-1: -4, 0: -3, 1: 0, 2: -4}).verdict().startswith("Identified")
     assert profile_of({-1: -4, 0: -3, 1: 0, 2: -4}, error=1.0).verdict().startswith("Not identified")
