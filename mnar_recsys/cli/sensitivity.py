@@ -36,7 +36,7 @@ def sensitivity(
     The selection is held at several values and everything else fitted again; likelihood and predictions are compared.
     No selection, and the opposite sign, are fitted from three starts, one of them the model that says most nearly the
     same of what a log shows: how far apart the two laws are is the third column.
-    Beside that, masks are drawn from the model: does it reproduce who rates what?
+    Masks are drawn from the model as well: does it reproduce who rates what?
     """
     from mnar_recsys.cli.mask_report import check_with_progress, mask_lines
     from mnar_recsys.cli.reading import check_writable, load_model
