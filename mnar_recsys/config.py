@@ -61,10 +61,11 @@ class ModelConfig(_Settings):
     """How far the mean of these two decoders may leave the scale, in rating steps (tenths of a scale without steps): a
     rating stands for all values that round to it. 0 is the paper's."""
     item_weights: Literal["auto", "variational", "point"] = "auto"
-    """Weights of the items, in decoder and exposure: points (the paper's), or with a Gaussian variational posterior and
-    learned prior scales. `auto`: variational below 10,000 ratings, where it has the higher held-out bound."""
+    """Weights of the items, in decoder and exposure: points (the paper's), or with a Gaussian variational posterior.
+    `auto`: variational below 10,000 ratings, where it has the higher held-out bound."""
     weight_prior_sd: float | None = Field(default=0.5, gt=0)
-    """Standard deviation of a Gaussian prior on the decoder's weights (MAP); none as in the paper."""
+    """Standard deviation of a Gaussian prior on the decoder's weights; none as in the paper, or learned where the
+    weights are variational."""
     bias_prior_sd: float | None = Field(default=0.5, gt=0)
     """The same for the decoder's biases of the items, around their mean."""
     exposure_prior_sd: float | None = Field(default=0.5, gt=0)
@@ -160,6 +161,9 @@ class TrainingConfig(_Settings):
     """Users in a batch [B]."""
     learning_rate: float = Field(default=1e-2, gt=0)
     """Adam's step size."""
+    average_decay: float = Field(default=0.99, ge=0, lt=1)
+    """Weights are judged and kept as their exponential moving average over the steps, with this decay a step (0: as
+    they are, the paper's): the noise of the last steps averages out. Not with drawn items: a step moves few of them."""
     slope_rate: float = Field(default=10.0, gt=0)
     """How many times this the step size of the slopes of the missing model is: one number that moves all others, it is
     the slowest to converge, and with weights that are points these overfit before it has. 1 in the paper."""
@@ -273,7 +277,8 @@ _YAHOO_R3 = Settings(
         weight_prior_sd=None, bias_prior_sd=None, exposure_prior_sd=None, selection_prior_sd=None,
     ),
     training=TrainingConfig(
-        samples=20, batch_size=100, learning_rate=1e-3, slope_rate=1, max_steps=10_000, stop="never", evaluate_every=500
+        samples=20, batch_size=100, learning_rate=1e-3, slope_rate=1, average_decay=0,
+        max_steps=10_000, stop="never", evaluate_every=500
     ),
 )  # fmt: skip
 

@@ -242,7 +242,9 @@ def _predictor(fitted: FittedModel, trained_items: NDArray[np.bool_] | None = No
 def _prepare_folder(path: Path, trainer: Trainer, print_of: str, *, resume: bool) -> None:
     """Refuse a folder in use, or restore the trainer from its checkpoint."""
     if resume:
-        best, progress = load_checkpoint(path / CHECKPOINT, trainer.model, trainer.stepper.optimizers, print_of)
+        best, progress = load_checkpoint(
+            path / CHECKPOINT, trainer.model, trainer.average, trainer.stepper.optimizers, print_of
+        )
         trainer.best, trainer.progress = best, progress
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ModelFolderError(f"{path}: exists and is not empty; choose another folder, or resume with --resume")
@@ -260,6 +262,7 @@ def _checkpoint(path: Path, trainer: Trainer, log: RatingLog, settings: Settings
         path / CHECKPOINT,
         model=trainer.model,
         best=trainer.best,
+        average=trainer.average,
         optimizers=trainer.stepper.optimizers,
         progress=trainer.progress,
         fingerprint=print_of,

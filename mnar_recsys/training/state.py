@@ -41,13 +41,16 @@ def save_checkpoint(
     *,
     model: nn.Module,
     best: dict[str, Tensor],
+    average: nn.Module | None,
     optimizers: Sequence[Optimizer],
     progress: Progress,
     fingerprint: str,
 ) -> None:
-    """Write weights, best weights, optimiser state and progress, whole or not at all."""
+    """Write weights, best and averaged weights, optimiser state and progress, whole or not at all."""
     tensors = {f"model.{name}": tensor for name, tensor in copy_weights(model).items()}
     tensors |= {f"best.{name}": tensor.clone() for name, tensor in best.items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in copy_weights(average).items()}
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"adam{number}.{index}.{key}": torch.as_tensor(value).clone() for key, value in state.items()}
@@ -56,9 +59,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizers: Sequence[Optimizer], fingerprint: str
+    path: Path, model: nn.Module, average: nn.Module | None, optimizers: Sequence[Optimizer], fingerprint: str
 ) -> tuple[dict[str, Tensor], Progress]:
-    """Restore model and optimisers in place; return the best weights and the progress.
+    """Restore model, average and optimisers in place; return the best weights and the progress.
 
     Raises
     ------
@@ -77,6 +80,8 @@ def load_checkpoint(
             "resume with the same ones, or train again without --resume"
         )
     model.load_state_dict(_under("model.", tensors))
+    if average is not None:
+        average.load_state_dict(_under("average.", tensors))
     for number, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Any]] = {}
         for name, tensor in _under(f"adam{number}.", tensors).items():

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mnar_recsys.config import LEAST_STEPS_BETWEEN_LOOKS, Settings
 from mnar_recsys.data import RatingLog
@@ -67,6 +68,7 @@ class Trainer:
             self.model, log, settings, n_users=len(self.train_users), seed=seed, workers=self.workers
         )
         self.progress = Progress()
+        self.average = self._new_average()
         self.best = copy_weights(model)
         self._permutation: tuple[int, NDArray[np.int64]] | None = None
         self._recent: list[BoundTerms] = []
@@ -98,12 +100,14 @@ class Trainer:
         return self.progress
 
     def held_out_bound(self) -> Tensor:
-        """Joint bound of each held-out user under the current weights, exact missing-entry term if there is one: (H,).
+        """Joint bound of each held-out user under the weights as they are judged: (H,).
 
-        The draws are the same at every look, so that looks differ by the weights only.
+        The missing-entry term is exact if there is such a form. The draws are the same at every look, so that looks
+        differ by the weights only.
         """
-        is_drawn = self.model.missing.needs_row
-        estimator = self.model.estimator(marginal=not is_drawn)
+        model = self._judged
+        is_drawn = model.missing.needs_row
+        estimator = model.estimator(marginal=not is_drawn)
         generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "held out"))
         found = torch.zeros(len(self.held_out), dtype=torch.float64)
         size = self.config.batch_size
@@ -112,12 +116,12 @@ class Trainer:
             shape = (self.config.validation_samples, len(users), self.model.latent_size)
             noise = torch.randn(shape, generator=generator, device=self.device)
             cells = (*shape[:2], self.log.n_items)
-            cell_noise = self.model.decoder.noise(cells, generator) if is_drawn else None
+            cell_noise = model.decoder.noise(cells, generator) if is_drawn else None
             if start // size % self.workers.size != self.workers.rank:
                 continue
             with torch.no_grad():
                 batch = make_batch(self.log, users, self.device)
-                weights, _ = self.model.log_weights(batch, noise, estimator, cell_noise)
+                weights, _ = model.log_weights(batch, noise, estimator, cell_noise)
             found[start : start + size] = importance_bound(weights.total).double().cpu()
         return self.workers.total(found)
 
@@ -154,8 +158,25 @@ class Trainer:
         """Make one update; return the terms of the bound before it."""
         number = self.progress.step
         terms = self.stepper.step(number, self._batch(number))
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self.progress.step = number + 1
         return terms
+
+    @property
+    def _judged(self) -> MnarVae:
+        """The model that looks judge and that is kept: of averaged weights, if there are any."""
+        if self.average is None:
+            return self.model
+        averaged = self.average.module
+        assert isinstance(averaged, MnarVae)  # noqa: S101
+        return averaged
+
+    def _new_average(self) -> AveragedModel | None:
+        decay = self.config.average_decay
+        if decay == 0 or self.stepper.sampler is not None:
+            return None
+        return AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
     def weight_cost(self) -> Tensor:
         """Return what the weights cost once a pass over the data, in nats; see ``Objective.weight_cost``."""
@@ -174,7 +195,7 @@ class Trainer:
         watched = held_out if len(self.held_out) else recent["bound"] - recent["weight_cost"]
         gained = watched > progress.best_bound
         if gained or not len(self.held_out):
-            progress.best_step, self.best = progress.step, copy_weights(self.model)
+            progress.best_step, self.best = progress.step, copy_weights(self._judged)
         progress.best_bound = max(progress.best_bound, watched)
         progress.looks_without_gain = 0 if gained else progress.looks_without_gain + 1
         if self.config.stop != "never" and progress.looks_without_gain >= self.config.patience:
@@ -189,11 +210,12 @@ class Trainer:
         self.progress.rate_cuts += 1
         self.progress.looks_without_gain = 0
         self.model.load_state_dict(self.best)
+        self.average = self._new_average()
         self.stepper.start_again(self.stepper.learning_rate / _RATE_CUT)
 
     def _slope(self) -> dict[str, float]:
         """Return the log-odds that the best rating adds to being given, beside the worst, in nats."""
         ends = torch.tensor([self.log.scale.low, self.log.scale.high], device=self.device)
         with torch.no_grad():
-            low, high = self.model.missing.selection(ends).tolist()
+            low, high = self._judged.missing.selection(ends).tolist()
         return {"selection": high - low}

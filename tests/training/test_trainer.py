@@ -28,6 +28,7 @@ SMALL = {
     "max_steps": 20,
     "device": "cpu",
     "stop": "held-out",
+    "average_decay": 0,
 }
 
 
@@ -95,6 +96,19 @@ def test_the_reported_bound_is_the_sum_of_its_terms_for_one_sample(log: RatingLo
     for terms in seen:
         assert terms.bound == pytest.approx(terms.log_p_x + terms.log_p_s - terms.kl, rel=1e-4)
         assert terms.ess == pytest.approx(1)
+
+
+def test_kept_weights_are_the_moving_average_of_the_steps(log: RatingLog) -> None:
+    trainer = trainer_of(log, max_steps=12, evaluate_every=12, average_decay=0.7)
+    seen: list[torch.Tensor] = []
+    trainer.run(lambda at, _: seen.append(at.model.decoder.weight.detach().clone()))
+    wanted = seen[0]
+    for weight in seen[1:]:
+        wanted = 0.7 * wanted + 0.3 * weight
+    torch.testing.assert_close(trainer.model.decoder.weight.detach(), wanted)
+    last = trainer_of(log, max_steps=12, evaluate_every=12, average_decay=0)
+    last.run()
+    torch.testing.assert_close(last.model.decoder.weight.detach(), seen[-1])
 
 
 def test_a_seed_gives_the_same_weights_and_another_seed_others(log: RatingLog) -> None:
@@ -308,12 +322,13 @@ def test_checkpoints_hold_plain_tensors_only(tmp_path: Path, log: RatingLog, sam
         path,
         model=trainer.model,
         best=trainer.best,
+        average=trainer.average,
         optimizers=trainer.stepper.optimizers,
         progress=trainer.progress,
         fingerprint="print",
     )
     fresh = trainer_of(log, **changes)
-    best, progress = load_checkpoint(path, fresh.model, fresh.stepper.optimizers, "print")
+    best, progress = load_checkpoint(path, fresh.model, fresh.average, fresh.stepper.optimizers, "print")
     assert same(best, trainer.best)
     assert progress == trainer.progress
     assert same(weights_of(fresh), weights_of(trainer))
