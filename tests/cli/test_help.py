@@ -45,7 +45,7 @@ def test_help_lists_what_the_code_knows(cli: Cli) -> None:
 
 
 def test_later_options_are_absent(cli: Cli) -> None:
-    for option in ("--eligible", "--inference", "--tune"):
+    for option in ("--eligible", "--tune"):
         assert option not in cli("train", "--help").out
 
 
