@@ -15,11 +15,9 @@ def test_sampling_is_not_worse_than_the_bound() -> None:
     unrated = np.ones(complete.shape, dtype=bool)
     unrated[data.train.rows, data.train.items] = False
     users, items = np.nonzero(unrated)
-    errors, means = {}, {}
+    errors = {}
     for inference in ("variational", "mcmc"):
         model = MNARRecommender(inference=inference, mcmc_warmup=100, mcmc_draws=100).fit(data.train, seed=0)
         predicted = model.predictor.predict(users, items).mean
         errors[inference] = np.square(predicted - complete[users, items]).mean()
-        means[inference] = predicted.mean()
     assert errors["mcmc"] < errors["variational"] + 0.01
-    assert abs(means["mcmc"] - complete[unrated].mean()) < 0.25
