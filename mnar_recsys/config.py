@@ -61,11 +61,10 @@ class ModelConfig(_Settings):
     """How far the mean of these two decoders may leave the scale, in rating steps (tenths of a scale without steps): a
     rating stands for all values that round to it. 0 is the paper's."""
     item_weights: Literal["auto", "variational", "point"] = "auto"
-    """Weights of the items, in decoder and exposure: points (the paper's), or with a Gaussian variational posterior.
-    `auto`: variational below 10,000 ratings, where it has the higher held-out bound."""
+    """Weights of the items, in decoder and exposure: points (the paper's), or with a Gaussian variational posterior and
+    learned prior scales. `auto`: variational below 10,000 ratings, where it has the higher held-out bound."""
     weight_prior_sd: float | None = Field(default=0.5, gt=0)
-    """Standard deviation of a Gaussian prior on the decoder's weights; none as in the paper, or learned where the
-    weights are variational."""
+    """Standard deviation of a Gaussian prior on the decoder's weights (MAP); none as in the paper."""
     bias_prior_sd: float | None = Field(default=0.5, gt=0)
     """The same for the decoder's biases of the items, around their mean."""
     exposure_prior_sd: float | None = Field(default=0.5, gt=0)

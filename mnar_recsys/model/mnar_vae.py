@@ -63,10 +63,10 @@ class MnarVae(nn.Module):
         decoder = self.decoder.log_weight_prior(config.weight_prior_sd, config.bias_prior_sd, item_weights)
         return decoder + self.exposure.log_weight_prior(config.exposure_prior_sd, item_weights)
 
-    def be_variational(self, config: ModelConfig) -> None:
-        """Give the items' weights variational posteriors, with the priors of the settings."""
-        self.decoder.be_variational(config.weight_prior_sd, config.bias_prior_sd)
-        self.exposure.be_variational(config.exposure_prior_sd)
+    def be_variational(self) -> None:
+        """Give the items' weights variational posteriors with learned prior scales."""
+        self.decoder.be_variational()
+        self.exposure.be_variational()
         if self.exposure.shared:
             self.coupling = Coupling(self._selection_by_bias(), self.exposure.shared)
 

@@ -1,7 +1,5 @@
 """Gaussian variational posteriors for the weights of items, with learned prior scales."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -10,14 +8,12 @@ _INITIAL_LOG_PRIOR_SD = -1.0
 
 
 class WeightPosterior(nn.Module):
-    """q(w) = N(mean, sd^2) for a tensor of weights whose mean is held elsewhere; p(w) = N(m, t^2), m learned.
+    """q(w) = N(mean, sd^2) for a tensor of weights whose mean is held elsewhere; p(w) = N(m, t^2), m and t learned.
 
-    The scale t is given. It can be learned as well, one for each place on the last axis, so that latent dimensions that
-    the ratings do not support are switched off (automatic relevance determination; MacKay 1995). But with independent
-    weights in q the bound then switches off far more than the posterior does, and with the tastes what the mask says of
-    them: that prefers simple models is a fault of the bound, not a finding (Turner & Sahani 2011).
-
-    One draw a step, shared by all users and samples, and the KL divergence once a pass over the data.
+    One prior scale for each place on the last axis: latent dimensions that the ratings do not support are switched
+    off by their scale (automatic relevance determination; MacKay 1995). With independent weights in q the bound
+    switches off more than the posterior would (Turner & Sahani 2011). One draw a step, shared by all users and samples,
+    and the KL divergence once a pass over the data.
 
     Parameters
     ----------
@@ -25,26 +21,14 @@ class WeightPosterior(nn.Module):
         Starting mean, (..., P, K).
     prior_mean : Tensor, optional
         Where the learned prior mean starts, broadcastable to ``mean``; without it the prior mean is 0.
-    prior_sd : float, optional
-        The prior scale t; without it, it is learned.
     per_dimension : bool
         Whether each place on the last axis has its own prior scale; else they share one.
     """
 
-    def __init__(
-        self,
-        mean: Tensor,
-        *,
-        prior_mean: Tensor | None = None,
-        prior_sd: float | None = None,
-        per_dimension: bool = True,
-    ) -> None:
+    def __init__(self, mean: Tensor, *, prior_mean: Tensor | None = None, per_dimension: bool = True) -> None:
         super().__init__()
         self.log_sd = nn.Parameter(torch.full(mean.shape, _INITIAL_LOG_SD))
-        # A parameter even where it is given: a sampler of the whole posterior samples it.
-        self.scale_is_given = prior_sd is not None
-        start = _INITIAL_LOG_PRIOR_SD if prior_sd is None else math.log(prior_sd)
-        self.log_prior_sd = nn.Parameter(torch.full((mean.shape[-1] if per_dimension else 1,), start))
+        self.log_prior_sd = nn.Parameter(torch.full((mean.shape[-1] if per_dimension else 1,), _INITIAL_LOG_PRIOR_SD))
         self.prior_mean = None if prior_mean is None else nn.Parameter(prior_mean.clone())
         self.noise: Tensor | None = None
         self.shift: Tensor | None = None
@@ -74,9 +58,8 @@ class WeightPosterior(nn.Module):
         With a shift, q is conditional on what the shift depends on, and the KL its expectation.
         """
         centre = 0.0 if self.prior_mean is None else self.prior_mean
-        log_prior_sd = self.log_prior_sd.detach() if self.scale_is_given else self.log_prior_sd
         spread = torch.exp(2 * self.log_sd) + shift_variance + (mean - centre).square()
-        return (log_prior_sd - self.log_sd + 0.5 * (spread * torch.exp(-2 * log_prior_sd) - 1)).sum()
+        return (self.log_prior_sd - self.log_sd + 0.5 * (spread * torch.exp(-2 * self.log_prior_sd) - 1)).sum()
 
 
 class Coupling(nn.Module):

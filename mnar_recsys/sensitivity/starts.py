@@ -56,7 +56,7 @@ def fresh(fitted: FittedModel, value: float, seed: int) -> MnarVae:
         slopes.raw.copy_(proportions.raw)
     slopes.hold(value)
     if model.coupling is not None:
-        model.be_variational(fitted.settings.model)  # again: where the coupling starts follows from the slope
+        model.be_variational()  # again: where the coupling starts follows from the slope
     return model
 
 

@@ -13,10 +13,6 @@ from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.weight_posterior import WeightPosterior
 from mnar_recsys.training import Trainer
 
-LEARNED = {
-    "item_weights": "variational", "weight_prior_sd": None, "bias_prior_sd": None, "exposure_prior_sd": None
-}  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def log() -> RatingLog:
@@ -37,18 +33,6 @@ def test_kl_is_that_of_independent_normals() -> None:
         torch.testing.assert_close(posterior.kl(mean), wanted)
 
 
-def test_a_given_scale_stays_and_is_that_of_the_settings(log: RatingLog) -> None:
-    settings = {"weight_prior_sd": 0.4, "bias_prior_sd": 0.9, "exposure_prior_sd": None, "item_weights": "variational"}
-    model = build_model(ModelConfig.model_validate(settings), log, 0)
-    model.weight_kl().backward()
-    for posterior, sd in zip(model._posteriors(), (0.4, 0.9, None), strict=True):
-        if sd is None:
-            assert posterior.log_prior_sd.grad is not None
-        else:
-            torch.testing.assert_close(posterior.log_prior_sd.exp(), torch.full_like(posterior.log_prior_sd, sd))
-            assert posterior.log_prior_sd.grad is None
-
-
 def test_draws_have_the_posterior_moments_and_clear_restores_the_mean() -> None:
     mean = torch.full((1, 4000, 2), 0.7)
     posterior = WeightPosterior(mean)
@@ -67,7 +51,7 @@ def test_small_logs_get_variational_weights_and_large_ones_points() -> None:
 
 
 def test_training_moves_the_posterior_and_leaves_the_mean_in_place(log: RatingLog) -> None:
-    settings = Settings().replace(LEARNED | {"max_steps": 40, "samples": 3, "stop": "never"})
+    settings = Settings().replace({"max_steps": 40, "samples": 3, "stop": "never", "item_weights": "variational"})
     model = build_model(settings.model, log, 0)
     assert model.decoder.weight_posterior is not None
     start = model.decoder.weight_posterior.log_prior_sd.detach().clone()
@@ -79,7 +63,7 @@ def test_training_moves_the_posterior_and_leaves_the_mean_in_place(log: RatingLo
 
 def test_kl_of_a_step_is_counted_once_a_pass_over_the_users(log: RatingLog) -> None:
     """The weights' gradient with the rated cells' likelihood switched off is that of KL / N."""
-    settings = Settings().replace(LEARNED | {"samples": 2, "stop": "never"})
+    settings = Settings().replace({"samples": 2, "stop": "never", "item_weights": "variational"})
     trainer = Trainer(build_model(settings.model, log, 0), log, settings, seed=0)
     cost = trainer.weight_cost()
     (gradient,) = torch.autograd.grad(cost, trainer.model.exposure.posterior.log_prior_sd)

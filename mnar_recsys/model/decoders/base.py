@@ -134,16 +134,11 @@ class Decoder(nn.Module, ABC):
         self.weight_effect: ItemEffect | None = None
         self.bias_effect: ItemEffect | None = None
 
-    def be_variational(self, weight_sd: float | None, bias_sd: float | None) -> None:
-        """Give weights and biases a variational posterior; ``weight`` and ``bias`` become its means.
-
-        The sds are those of the priors; None for learned ones.
-        """
+    def be_variational(self) -> None:
+        """Give weights and biases a variational posterior; ``weight`` and ``bias`` become its means."""
         weight, bias = self.weight.detach(), self.bias.detach()
-        self.weight_posterior = WeightPosterior(weight, prior_mean=weight.mean(1, keepdim=True), prior_sd=weight_sd)
-        self.bias_posterior = WeightPosterior(
-            bias, prior_mean=bias.mean(1, keepdim=True), prior_sd=bias_sd, per_dimension=False
-        )
+        self.weight_posterior = WeightPosterior(weight, prior_mean=weight.mean(1, keepdim=True))
+        self.bias_posterior = WeightPosterior(bias, prior_mean=bias.mean(1, keepdim=True), per_dimension=False)
 
     def know_items(self, table: FeatureTable) -> None:
         """Let features of the items decide where their weights and biases are expected."""
