@@ -105,7 +105,7 @@ def test_a_spread_of_activity_that_the_model_lacks_is_seen() -> None:
     ratings[rng.random(ratings.shape) > expit(-1.5 + 1.2 * rng.standard_normal((400, 1)))] = np.nan
     log = log_of(ratings)
     common = {"exposure_size": 0, "exposure_sees_taste": False, "latent_size": 2, "item_weights": "point"}
-    steps = {"max_steps": 120, "samples": 5, "device": "cpu", "stop": "never"}
+    steps = {"max_steps": 120, "samples": 5, "device": "cpu", "stop": "never", "average_decay": 0}
     found = {}
     for has_activity in (False, True):
         model = MNARRecommender(user_activity=has_activity, missing="ignorable", **common, **steps).fit(log)

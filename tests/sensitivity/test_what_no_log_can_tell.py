@@ -64,6 +64,8 @@ def fit_from(world: World, *, steps: int, **settings: Any) -> FittedModel:
         "embedding_size": 4,
         "code_size": 8,
         "selection_prior_sd": None,
+        "average_decay": 0,  # a short fit, which starts where it is to end
+        "slope_rate": 1,
     }
     chosen |= {"quadrature_nodes": 16, "max_steps": steps, "stop": "never", "device": "cpu"}
     resolved = Settings().replace(chosen).resolve(has_levels=False, n_ratings=log.n_ratings)

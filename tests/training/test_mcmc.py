@@ -159,7 +159,7 @@ def test_predictions_are_those_of_each_draw_averaged() -> None:
 
 
 def test_users_outside_the_chains_get_the_prior_or_the_encoder(log: RatingLog) -> None:
-    fitted = MNARRecommender(**{**QUICK, "max_steps": 120}).fit(log, seed=1)
+    fitted = MNARRecommender(**{**QUICK, "max_steps": 120, "average_decay": 0}).fit(log, seed=1)
     cold = fitted.predictor.predict(np.array([0, UNKNOWN]), np.array([1, 1]), levels=True)  # u0 has no ratings
     np.testing.assert_allclose(cold.levels[0], cold.levels[1], atol=1e-6)
     assert cold.cold.all()
