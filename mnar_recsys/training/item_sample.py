@@ -13,6 +13,10 @@ DEFAULT_SIZE = 200
 _EVEN_SHARE = 0.5
 
 
+Sample = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Items, rising, and their weights, (M,) each."""
+
+
 class ItemSampler:
     """Draw M of P items, each with a known probability, and weight them by its inverse (Horvitz & Thompson 1952).
 
@@ -36,7 +40,7 @@ class ItemSampler:
         self._cumulative = np.cumsum(self.probabilities[self._order])
         self._size = min(size, len(counts))
 
-    def draw(self, uniform: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def draw(self, uniform: float) -> Sample:
         """Return the items, rising, and their weights, (M,) each, from one number in [0, 1)."""
         points = np.arange(self._size) + uniform
         # The sum of the probabilities is M but for rounding; the last point stays inside.
@@ -65,13 +69,18 @@ def inclusion_probabilities(counts: NDArray[np.integer], size: int) -> NDArray[n
 
 
 def with_rated(
-    rated: NDArray[np.integer], drawn: NDArray[np.int64], weights: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Join the items that a batch has rated to those drawn: items (I,), rising, and weights, 0 where not drawn."""
-    items = np.union1d(rated, drawn)
-    joined = np.zeros(len(items), dtype=np.float32)
-    joined[np.searchsorted(items, drawn)] = weights
-    return items, joined
+    rated: NDArray[np.integer], *samples: Sample
+) -> tuple[NDArray[np.int64], tuple[NDArray[np.float32], ...]]:
+    """Join the items that a batch has rated to those drawn.
+
+    Items (I,), rising, and for each sample weights (I,), 0 where it has not drawn the item.
+    """
+    items = np.unique(np.concatenate([rated, *(drawn for drawn, _ in samples)]))
+    joined = []
+    for drawn, weights in samples:
+        joined.append(np.zeros(len(items), dtype=np.float32))
+        joined[-1][np.searchsorted(items, drawn)] = weights
+    return items, tuple(joined)
 
 
 def sample_size(settings: Settings, n_items: int) -> int | None:
@@ -93,4 +102,4 @@ def sample_size(settings: Settings, n_items: int) -> int | None:
             "sampled_items needs item_weights='point', no population_marginal and a missing model of single cells; "
             "set sampled_items='all'"
         )
-    return DEFAULT_SIZE if wanted == "auto" else min(wanted, n_items)
+    return DEFAULT_SIZE if wanted == "auto" else min(wanted, 2 * n_items)

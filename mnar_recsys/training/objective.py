@@ -48,22 +48,36 @@ class Objective(nn.Module):
         shares = config.population_marginal
         self.population = None if shares is None else PopulationMarginal(shares, config.population_size, scale)
 
-    def forward(
+    def forward(  # noqa: PLR0917 - a module is called by position
         self,
         batch: UserBatch,
         noise: Tensor,
         cell_noise: Tensor | None,
         generator: torch.Generator,
         share: float = 1.0,
+        other: UserBatch | None = None,
     ) -> Loss:
         """Return the loss; noise as in ``MnarVae.log_weights``.
+
+        ``other``: the same users with another sample of items. The gradient of the bound is the sum over the draws of z
+        of their normalised weight times the gradient of log w. With one sample for both, a draw whose sampled items
+        happen to look well has a high weight, and the model learns to make such luck likely: the bound is biased
+        upward, and training finds the bias. So the weights of one sample go with the gradients of the other.
 
         ``share``: how many times its even part this process has of a batch that several share; the mean of their losses
         is then that of the whole batch.
         """
         weights, z = self.model.log_weights(batch, noise, self.estimator, cell_noise)
-        weight_cost = self.weight_cost(batch.item_weights) / self.n_users
-        loss = weight_cost - share * importance_bound(weights.total).mean()
+        item_weights = batch.item_weights
+        if item_weights is not None and other is not None and other.item_weights is not None:
+            item_weights = (item_weights + other.item_weights) / 2
+        weight_cost = self.weight_cost(item_weights) / self.n_users
+        bound = importance_bound(weights.total)
+        if other is not None:
+            one, two = weights.total, self.model.log_weights(other, noise, self.estimator, cell_noise)[0].total
+            crossed = torch.softmax(one.detach(), dim=0) * two + torch.softmax(two.detach(), dim=0) * one
+            bound = crossed.sum(0) / 2
+        loss = weight_cost - share * bound.mean()
         if self.population is not None:
             survey = self.population.log_likelihood(self.model, z, weights.total, generator)
             loss = loss - survey / self.n_users

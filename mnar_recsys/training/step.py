@@ -16,7 +16,7 @@ from mnar_recsys.model.batch import UserBatch, make_batch
 from mnar_recsys.model.item_rows import ItemRows
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.rng import numpy_generator, torch_seed
-from mnar_recsys.training.item_sample import ItemSampler, sample_size, with_rated
+from mnar_recsys.training.item_sample import ItemSampler, Sample, sample_size, with_rated
 from mnar_recsys.training.objective import Loss, Objective
 from mnar_recsys.training.terms import BoundTerms
 from mnar_recsys.training.workers import Workers
@@ -57,7 +57,8 @@ class Stepper:
         self._draws_cells = settings.model.estimator == "sampled" and model.missing.depends_on_rating
         size = sample_size(settings, log.n_items)
         self.rows = None if size is None else ItemRows(self.objective)
-        self.sampler = None if size is None else ItemSampler(np.bincount(log.items, minlength=log.n_items), size)
+        counts = np.bincount(log.items, minlength=log.n_items)
+        self.sampler = None if size is None else ItemSampler(counts, max(size // 2, 1))
         self.optimizers = self._new_optimizers(self.config.learning_rate)
         if workers.size > 1 and self.objective.population is not None:
             raise ConfigError("population_marginal needs the whole batch in one process; train without torchrun")
@@ -95,26 +96,26 @@ class Stepper:
         batch = make_batch(self.log, users, self.device)
         drawn = None
         if self.sampler is not None:
-            drawn = self.sampler.draw(float(numpy_generator(self.seed, "items", number).random()))
+            uniforms = numpy_generator(self.seed, "items", number).random(2)
+            drawn = self.sampler.draw(float(uniforms[0])), self.sampler.draw(float(uniforms[1]))
         found = self.differentiate(number, batch, drawn)
         for optimizer in self.optimizers:
             optimizer.step()
         self.model.clear_weights()
         return self._terms(found, len(users))
 
-    def differentiate(
-        self, number: int, batch: UserBatch, drawn: tuple[NDArray[np.int64], NDArray[np.float32]] | None
-    ) -> Loss:
-        """Give the weights the clipped gradient of the loss; with ``drawn`` items and weights in place of all."""
+    def differentiate(self, number: int, batch: UserBatch, drawn: tuple[Sample, Sample] | None) -> Loss:
+        """Give the weights the clipped gradient of the loss; with two samples of items in place of all."""
         rows: dict[str, Tensor] = {}
         items: Tensor | None = None
+        other: UserBatch | None = None
         if drawn is not None and self.rows is not None:
             # Items that any process's users have rated, so that all processes hold the same rows.
-            joined = with_rated(batch.items.cpu().numpy(), *drawn)
-            items, item_weights = (torch.from_numpy(array).to(self.device) for array in joined)
-            batch = batch.among(items, item_weights)
+            joined, weights = with_rated(batch.items.cpu().numpy(), *drawn)
+            items = torch.from_numpy(joined).to(self.device)
+            batch, other = (batch.among(items, torch.from_numpy(part).to(self.device)) for part in weights)
             rows = self.rows.take(items)
-        found = self._loss(number, batch, rows)
+        found = self._loss(number, batch, other, rows)
         found.loss.backward()  # type: ignore[no-untyped-call]
         learned = [*self.model.parameters(), *rows.values()]
         self.workers.average(p.grad for p in learned if p.grad is not None)
@@ -128,7 +129,7 @@ class Stepper:
             self.rows.give_gradients(items, rows)
         return found
 
-    def _loss(self, number: int, batch: UserBatch, rows: dict[str, Tensor]) -> Loss:
+    def _loss(self, number: int, batch: UserBatch, other: UserBatch | None, rows: dict[str, Tensor]) -> Loss:
         """Return the loss of this process's share of a batch, with ``rows`` in place of what they were taken from."""
         generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "noise", number))
         shape = (self.config.samples, batch.n_users)
@@ -143,9 +144,10 @@ class Stepper:
             mine = self.workers.share(batch.n_users)
             share = (mine.stop - mine.start) * self.workers.size / batch.n_users
             batch, noise = batch.block(mine.start, mine.stop), noise[:, mine]
+            other = None if other is None else other.block(mine.start, mine.stop)
             cell_noise = None if cell_noise is None else cell_noise[:, mine]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            found: Loss = functional_call(self.objective, rows, (batch, noise, cell_noise, generator, share))
+            found: Loss = functional_call(self.objective, rows, (batch, noise, cell_noise, generator, share, other))
         return found
 
     def _terms(self, found: Loss, n_users: int) -> BoundTerms:

@@ -74,9 +74,14 @@ def test_popular_items_are_certain_and_weights_are_bounded() -> None:
 
 
 def test_rated_items_join_with_weight_0() -> None:
-    items, weights = with_rated(np.array([7, 2, 2, 5]), np.array([1, 5, 8]), np.array([2, 3, 4], dtype=np.float32))
+    samples = (
+        (np.array([1, 5, 8]), np.array([2, 3, 4], dtype=np.float32)),
+        (np.array([2]), np.ones(1, dtype=np.float32)),
+    )
+    items, weights = with_rated(np.array([7, 2, 2, 5]), *samples)
     np.testing.assert_array_equal(items, [1, 2, 5, 7, 8])
-    np.testing.assert_array_equal(weights, [2, 0, 3, 0, 4])
+    np.testing.assert_array_equal(weights[0], [2, 0, 3, 0, 4])
+    np.testing.assert_array_equal(weights[1], [0, 1, 0, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def _gradients(
     for optimizer in trainer.stepper.optimizers:
         optimizer.zero_grad(set_to_none=True)
     batch = make_batch(trainer.log, trainer._batch(0))
-    found = trainer.stepper.differentiate(0, batch, drawn)
+    found = trainer.stepper.differentiate(0, batch, None if drawn is None else (drawn, drawn))
     gradients = {
         name: p.grad.to_dense() if p.grad.is_sparse else p.grad.clone()
         for name, p in trainer.model.named_parameters()
@@ -139,7 +144,7 @@ def _gradients(
 def test_all_items_drawn_is_training_on_all(log: RatingLog) -> None:
     """The lazy optimiser differs from the whole one in where it adds epsilon only."""
     priors = {"weight_prior_sd": 0.5, "bias_prior_sd": 0.5, "max_steps": 10, "samples": 4}
-    whole, some = (trainer_of(log, sampled_items=setting, **priors) for setting in ("all", 9))
+    whole, some = (trainer_of(log, sampled_items=setting, **priors) for setting in ("all", 18))
     for trainer in (whole, some):
         trainer.run()
     for name, value in whole.model.state_dict().items():
