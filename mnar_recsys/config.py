@@ -1,10 +1,11 @@
-"""Settings: frozen, validated, unknown keys refused. Every field says what it does; presets are named here."""
+"""Settings: frozen, validated, unknown keys refused. Every field says what it does."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mnar_recsys.data import RatingLog
 from mnar_recsys.errors import ConfigError
 
 DecoderName = Literal["auto", "ordinal", "categorical", "gaussian", "student-t"]
@@ -12,11 +13,14 @@ MissingName = Literal["auto", "ignorable", "shared", "per-item", "per-level", "k
 Sign = Literal["positive", "negative", "free"]
 EstimatorName = Literal["auto", "marginal", "sampled"]
 Stop = Literal["auto", "held-out", "converged", "never"]
-Inference = Literal["variational", "mcmc"]
+Inference = Literal["auto", "variational", "mcmc"]
+CompileMode = Literal["auto", "on", "off"]
 
 LEAST_STEPS_BETWEEN_LOOKS = 50
 SMALL_LOG = 10_000
-"""Ratings below which a log is small: the items' weights get a variational posterior, the exposure sees the taste."""
+"""Ratings below which a log is small: the items' weights get a posterior, the exposure sees the taste."""
+SAMPLED_CELLS = 200_000
+"""Cells (users times items) up to which the posterior of a small log is sampled by default: some minutes."""
 
 
 class _Settings(BaseModel):
@@ -192,19 +196,31 @@ class TrainingConfig(_Settings):
     """Largest norm of the gradient of the bound of a user."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` runs the matrix products in mixed precision."""
+    compile: CompileMode = "auto"
+    """Make one compiled loop of each sum over cells (TorchInductor): `on`, `off`, or `auto`: on the CPU, where there is
+    a C++ compiler and the fit is long enough to make up for the ten seconds that compiling takes."""
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
-    inference: Inference = "variational"
-    """`variational`: the bound is maximised, no more. `mcmc`: from there, the posterior of all weights and users is
-    sampled by the No-U-Turn sampler (needs Pyro); for small logs, where it is the more accurate of the two."""
+    inference: Inference = "auto"
+    """`variational`: the bound is maximised, no more. `mcmc`: after a few steps of that, the posterior of all weights
+    and users is sampled by the No-U-Turn sampler. `auto`: `mcmc` for small logs of up to 200,000 cells (users times
+    items) where other settings allow it: there it is the more accurate of the two."""
+    mcmc_start: int = Field(default=200, ge=1)
+    """Steps of the variational fit that the chains of `mcmc` start from. A short one: once converged it has switched
+    off what a chain then takes long to find again."""
     mcmc_chains: int = Field(default=2, ge=1)
     """Chains of `mcmc`, one after another, each from a start of its own; one alone cannot show that it is stuck."""
-    mcmc_warmup: int = Field(default=300, ge=20)
+    mcmc_warmup: int = Field(default=120, ge=20)
     """Draws of a chain that find its step size and scales, and are thrown away."""
-    mcmc_draws: int = Field(default=500, ge=20)
+    mcmc_draws: int = Field(default=200, ge=20)
     """Draws of a chain after that."""
-    mcmc_kept: int = Field(default=300, ge=1)
+    mcmc_kept: int = Field(default=200, ge=1)
     """Draws kept for predictions, evenly spaced over all chains."""
+
+    @property
+    def most_steps(self) -> int:
+        """Steps of the variational fit at most: of one that chains start from, few."""
+        return min(self.max_steps, self.mcmc_start) if self.inference == "mcmc" else self.max_steps
 
 
 class Settings(_Settings):
@@ -243,16 +259,29 @@ class Settings(_Settings):
             parts[part][key] = value
         return self.from_dict(parts)
 
-    def resolve(self, *, has_levels: bool, n_ratings: int) -> Self:
-        """Return settings in which every ``auto`` is decided; see ``ModelConfig.resolve``."""
+    def resolve_for(self, log: RatingLog) -> Self:
+        """Return settings in which every ``auto`` is decided by a log."""
+        has_levels, n_cells = log.scale.levels is not None, log.n_users * log.n_items
+        return self.resolve(has_levels=has_levels, n_ratings=log.n_ratings, n_cells=n_cells)
+
+    def resolve(self, *, has_levels: bool, n_ratings: int, n_cells: int) -> Self:
+        """Return settings in which every ``auto`` is decided; see ``ModelConfig.resolve``.
+
+        ``n_cells``: users times items of the log.
+        """
         model, training = self.model, self.training
         if training.inference == "mcmc" and model.item_weights == "auto":
             model = model.model_copy(update={"item_weights": "variational"})
         model = model.resolve(has_levels=has_levels, n_ratings=n_ratings)
+        decided: dict[str, Any] = {}
+        if training.inference == "auto":
+            is_small = n_ratings < SMALL_LOG and n_cells <= SAMPLED_CELLS
+            is_possible = model.item_weights == "variational" and model.estimator == "marginal"
+            sampled = is_small and is_possible and training.stop == "auto"
+            decided["inference"] = "mcmc" if sampled else "variational"
         if training.stop == "auto":
-            stop = "converged" if model.item_weights == "variational" else "held-out"
-            training = training.model_copy(update={"stop": stop})
-        return self.model_copy(update={"model": model, "training": training})
+            decided["stop"] = "converged" if model.item_weights == "variational" else "held-out"
+        return self.model_copy(update={"model": model, "training": training.model_copy(update=decided)})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -265,27 +294,3 @@ class Settings(_Settings):
                 raise ConfigError(str(first["ctx"]["error"])) from error
             place = ".".join(str(part) for part in first["loc"][1:]) or "settings"
             raise ConfigError(f"setting {place}: {first['msg']}; found {first['input']!r}") from error
-
-
-# The paper's appendix A.3: no early stopping, Gaussian observation model, shared logistic missing model.
-_YAHOO_R3 = Settings(
-    model=ModelConfig(
-        decoder="gaussian", missing="shared", sign="free", estimator="sampled", user_activity=False,
-        latent_size=30, embedding_size=20, code_size=50, posterior_scale="shared", mean_margin=0,
-        exposure_size=0, exposure_sees_taste=False, item_weights="point",
-        weight_prior_sd=None, bias_prior_sd=None, exposure_prior_sd=None, selection_prior_sd=None,
-    ),
-    training=TrainingConfig(
-        samples=20, batch_size=100, learning_rate=1e-3, slope_rate=1, average_decay=0,
-        max_steps=10_000, stop="never", evaluate_every=500
-    ),
-)  # fmt: skip
-
-PRESETS: Mapping[str, Settings] = {"default": Settings(), "yahoo-r3": _YAHOO_R3}
-
-
-def preset(name: str) -> Settings:
-    """Return the settings of a preset; raise ConfigError with the known names if there is no such preset."""
-    if name not in PRESETS:
-        raise ConfigError(f"unknown preset '{name}'; known presets: {', '.join(PRESETS)}")
-    return PRESETS[name]

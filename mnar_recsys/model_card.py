@@ -115,8 +115,7 @@ def _sampling(fitted: FittedModel) -> str:
 ## Sampling
 
 {report.chains} chains of {report.warmup} + {report.draws} draws (No-U-Turn sampler), {report.gradients:.0f} gradients a
-draw, {report.divergences} divergences, {report.seconds:.0f} s; {len(fitted.draws)} draws kept. The encoder, which new
-users need, is the variational fit's.
+draw, {report.divergences} divergences, {report.seconds:.0f} s; {len(fitted.draws)} draws kept.
 
 | quantity | mean | sd | 90 % interval | R-hat | effective draws |
 |---|---|---|---|---|---|

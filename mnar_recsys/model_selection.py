@@ -38,6 +38,8 @@ HELD_OUT_MOST = 1000
 FEW_USERS = 100
 """Held-out users below which their standard error is itself a guess."""
 _LEAST_USERS = 10
+# What is compared is bounds, whichever way the chosen one is fitted in the end.
+_COMPARED = {"inference": "variational"}
 # Cells of held-out users, where that leaves FEW_USERS of them: what a score costs.
 _CELLS = 1_000_000
 
@@ -186,12 +188,12 @@ def select_settings(
     part = log.select_users(kept)
     for name, chosen in decided.items():  # refused before hours of work, not after
         with _named(name):
-            Trainer(build_model(chosen.model, part, seed), part, chosen, seed=seed)
+            Trainer(build_model(chosen.model, part, seed), part, chosen.replace(_COMPARED), seed=seed)
     scores = []
     for name, chosen in decided.items():
         start = time.perf_counter()
         with _named(name):
-            recommender = MNARRecommender(chosen).fit(part, seed=seed, on_step=on_step)
+            recommender = MNARRecommender(chosen.replace(_COMPARED)).fit(part, seed=seed, on_step=on_step)
         bounds = user_bounds(recommender.fitted.model, log, held_out, seed=seed, on_levels=True)
         curve = list(selection_by_level(recommender.fitted).values())
         mean, _ = mean_of_unrated(recommender.predictor, seed)
@@ -214,7 +216,7 @@ def decide(
         raise ConfigError(f"a choice needs two or more candidates; found {len(candidates)}")
     decided: dict[str, Settings] = {}
     for name, one in candidates.items():
-        chosen = one.resolve(has_levels=has_levels, n_ratings=log.n_ratings)
+        chosen = one.resolve_for(log)
         if chosen.model.missing == "agnostic":
             raise ConfigError(
                 f"candidate '{name}' cannot be compared: a missing model of whole rows has no exact bound; leave it out"

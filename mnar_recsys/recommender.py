@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mnar_recsys.checks import check_same_length
-from mnar_recsys.config import Settings, preset
+from mnar_recsys.config import Settings
 from mnar_recsys.data import RatingLog, add_survey
 from mnar_recsys.errors import ConfigError, DataError, ModelFolderError, NotFittedError
 from mnar_recsys.files import write_text
@@ -27,8 +27,10 @@ from mnar_recsys.model_folder import (
 from mnar_recsys.prediction.conformal import ConformalIntervals
 from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
 from mnar_recsys.prediction.predictor import Predictor
+from mnar_recsys.presets import preset
 from mnar_recsys.rng import torch_seed
 from mnar_recsys.training import BoundTerms, Trainer, load_checkpoint, save_checkpoint
+from mnar_recsys.training.absorb import absorb
 from mnar_recsys.training.mcmc import OnDraw, check_can_sample, sample_posterior
 
 OnStep = Callable[[Trainer, BoundTerms], None]
@@ -94,7 +96,7 @@ class MNARRecommender:
         Raises
         ------
         ConfigError, DataError
-            If the settings do not fit the log, or it cannot be sampled (too large, or Pyro is not installed).
+            If the settings do not fit the log, or it is too large to be sampled.
         ModelFolderError
             If the folder is in use, or cannot be resumed from.
         DivergedError
@@ -103,7 +105,7 @@ class MNARRecommender:
         path = None if folder is None else Path(folder)
         if labels is not None:
             log = add_survey(log, labels)
-        settings = self.settings.resolve(has_levels=log.scale.levels is not None, n_ratings=log.n_ratings)
+        settings = self.settings.resolve_for(log)
         is_sampled = settings.training.inference == "mcmc"
         if is_sampled:
             check_can_sample(log)
@@ -120,7 +122,10 @@ class MNARRecommender:
                 _checkpoint(path, at, log, settings, seed)
 
         trainer.run(on_step, write)
-        draws = sample_posterior(trainer, on_draw) if is_sampled else None
+        draws = None
+        if is_sampled:
+            draws = sample_posterior(trainer, on_draw)
+            absorb(trainer, draws)
         history = tuple(trainer.progress.history)
         self._fitted = FittedModel(settings, seed, log, model, history, finished=True, draws=draws)
         self._predictor = _predictor(self._fitted)

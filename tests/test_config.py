@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnar_recsys.config import PRESETS, ModelConfig, Settings, TrainingConfig, preset
+from mnar_recsys.config import SAMPLED_CELLS, ModelConfig, Settings, TrainingConfig
 from mnar_recsys.errors import ConfigError
+from mnar_recsys.presets import PRESETS, preset
 
 
 def test_yahoo_r3_preset_is_appendix_a3() -> None:
@@ -99,3 +100,16 @@ def test_any_unknown_name_is_refused(name: str) -> None:
         return
     with pytest.raises(ConfigError, match="unknown setting"):
         Settings().replace({name: 1})
+
+
+def test_small_logs_are_sampled_unless_a_setting_forbids_it() -> None:
+    def decided(n_ratings: int = 9_999, n_cells: int = SAMPLED_CELLS, **settings: object) -> TrainingConfig:
+        return Settings().replace(settings).resolve(has_levels=True, n_ratings=n_ratings, n_cells=n_cells).training
+
+    assert decided().inference == "mcmc"
+    assert (decided().most_steps, decided(max_steps=50).most_steps) == (200, 50)
+    assert decided(inference="variational").most_steps == 20_000
+    for large in (decided(10_000), decided(n_cells=SAMPLED_CELLS + 1)):
+        assert (large.inference, large.most_steps) == ("variational", 20_000)
+    for setting in ({"item_weights": "point"}, {"estimator": "sampled"}, {"missing": "agnostic"}, {"stop": "held-out"}):
+        assert decided(**setting).inference == "variational"

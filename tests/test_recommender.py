@@ -23,6 +23,7 @@ from mnar_recsys.prediction.cells import RATED, UNRATED
 from mnar_recsys.training import BoundTerms, Trainer
 
 SMALL: dict[str, Any] = {
+    "inference": "variational",
     "latent_size": 2,
     "embedding_size": 4,
     "code_size": 8,

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from mnar_recsys.candidates import CANDIDATES, make_candidates, read_assignments
-from mnar_recsys.config import Inference, Settings, preset
+from mnar_recsys.config import Inference, Settings
 from mnar_recsys.errors import ConfigError
+from mnar_recsys.presets import preset
 
 Columns = Annotated[
     str | None,
@@ -35,9 +36,7 @@ UserFeatures = Annotated[
 ItemFeatures = Annotated[Path | None, typer.Option(help="Features of items: CSV with a column item.")]
 InferenceBy = Annotated[
     Inference | None,
-    typer.Option(
-        help="variational; or mcmc, for small logs: sample the whole posterior (a quarter of an hour; needs Pyro)."
-    ),
+    typer.Option(help="variational, or mcmc: sample the whole posterior, the default for small logs (minutes)."),
 ]
 McarLabels = Annotated[
     Path | None,

@@ -14,7 +14,7 @@ from mnar_recsys.cli.progress import progress
 from mnar_recsys.cli.sampling import sampling_progress, sampling_table, warn_of_chains
 from mnar_recsys.cli.terminal import facts, is_first, note, table, warn
 from mnar_recsys.config import Settings
-from mnar_recsys.data import RatingLog
+from mnar_recsys.data import RatingLog, add_survey
 from mnar_recsys.model.tensor_file import read_facts
 from mnar_recsys.model_card import selection_by_level
 from mnar_recsys.model_folder import CHECKPOINT, DATA_FILES, FittedModel
@@ -35,10 +35,11 @@ def fit_to_folder(
     if labels is not None:
         note(f"and on {labels.n_ratings:,} randomly collected ratings (MCAR labels), mean {labels.values.mean():.3f}")
     recommender = MNARRecommender(settings)
+    decided = settings.resolve_for(log if labels is None else add_survey(log, labels))
     try:
         with ExitStack() as stack:
-            on_step = stack.enter_context(training_progress("training", settings))
-            with sampling_progress(settings, stack.close) as on_draw:
+            on_step = stack.enter_context(training_progress("training", decided))
+            with sampling_progress(decided, stack.close) as on_draw:
                 recommender.fit(
                     log, labels=labels, seed=seed, folder=out, resume=resume, on_step=on_step, on_draw=on_draw
                 )
@@ -53,18 +54,13 @@ def fit_to_folder(
     warn_of_sign(recommender.fitted)
     if recommender.fitted.draws is not None:
         warn_of_chains(recommender.fitted.draws.report)
-    elif recommender.fitted.settings.model.item_weights == "variational":
-        note(
-            "this is a small log: --inference mcmc samples the posterior instead of approximating it, which takes some "
-            "minutes and on simulated logs of this size had a squared error up to 45 % lower"
-        )
     return _summary(recommender, out, seconds)
 
 
 @contextmanager
 def training_progress(label: str, settings: Settings) -> Iterator[OnStep]:
     """Give a callback for ``fit`` that shows the bound, the held-out bound and the selection as training goes on."""
-    most = settings.training.max_steps
+    most = settings.training.most_steps
     unit = "steps," if settings.training.stop == "never" else "steps at most,"
     with progress(label, most, unit) as advance:
         reached = 0
@@ -103,7 +99,7 @@ def _what_is_left(out: Path) -> str:
     if not (out / CHECKPOINT).exists():
         return "there was no checkpoint yet; nothing is left behind"
     if read_facts(out / CHECKPOINT)["progress"]["finished"]:
-        return f"{out} holds the variational fit, which predicts; the same command and --resume samples from the start"
+        return f"{out} holds the short fit that the chains start from; the same command and --resume samples anew"
     return f"the last checkpoint is in {out}; go on with the same command and --resume"
 
 
@@ -149,10 +145,12 @@ def stopping(fitted: FittedModel) -> str:
     if training.stop == "never":
         return f"{steps:,} steps, as set"
     if training.stop == "converged":
-        why = "max_steps reached before the bound converged" if steps >= training.max_steps else "the bound converged"
+        why = "max_steps reached before the bound converged" if steps >= training.most_steps else "the bound converged"
+        if training.inference == "mcmc":
+            why = "where the chains started"
         return f"{steps:,} steps on all users ({why}); bound {fitted.history[-1]['bound']:.2f} nats a user"
     best = max(fitted.history, key=lambda row: row["held_out"])
-    why = "max_steps reached" if steps >= training.max_steps else "the held-out bound no longer rose"
+    why = "max_steps reached" if steps >= training.most_steps else "the held-out bound no longer rose"
     return (
         f"{steps:,} steps ({why}); best held-out bound {best['held_out']:.2f} nats a user, at step {best['step']:,.0f}"
     )

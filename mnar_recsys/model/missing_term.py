@@ -53,7 +53,7 @@ class MissingTerm(ABC):
             arguments = (
                 taste[:, users],
                 z_x[:, users],
-                batch.block(users.start, users.stop),
+                batch if size >= batch.n_users else batch.block(users.start, users.stop),
                 None if noise is None else noise[:, users],
             )
             if torch.is_grad_enabled() and taste.shape[0] * batch.n_users * n_items > STORED_CELLS:

@@ -148,7 +148,10 @@ def _fit(start: str, model: MnarVae, fitted: FittedModel, users: NDArray[np.int6
     rate = fitted.settings.training.learning_rate
     cost = 0.0
     for part in (rate, rate / _RATE_CUT):
-        changes = {"stop": "never", "max_steps": max(steps // 2, 1), "evaluate_every": steps, "learning_rate": part}
+        changes = {
+            "inference": "variational", "stop": "never", "max_steps": max(steps // 2, 1), "evaluate_every": steps,
+            "learning_rate": part,
+        }  # fmt: skip
         settings: Settings = fitted.settings.replace(changes)
         trainer = Trainer(model, fitted.log, settings, seed=fitted.seed)
         trainer.run()

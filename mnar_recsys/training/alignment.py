@@ -1,7 +1,8 @@
-"""Draws turned into the basis of the encoder.
+"""Draws turned into one basis.
 
 The density is the same in every basis of the taste, and of the exposure's own block: a chain wanders over all of them.
-Nothing that is predicted depends on it, but the encoder, which proposes latents for new users, knows one basis only.
+Nothing that is predicted depends on it, but a mean over draws does, and the encoder, which proposes latents for new
+users, knows one basis only.
 """
 
 import torch
@@ -9,11 +10,25 @@ from torch import Tensor
 
 from mnar_recsys.model.mnar_vae import MnarVae
 
+_ROUNDS = 3
 
-def to_encoder_basis(
-    model: MnarVae, parameters: dict[str, Tensor], z: Tensor, target: Tensor
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Return one draw's parameters and latents in the basis in which the latents come nearest to the encoder's.
+Draw = tuple[dict[str, Tensor], Tensor]
+"""Parameters by name in the model, and the latents (N, K')."""
+
+
+def align(model: MnarVae, draws: list[Draw], target: Tensor) -> list[Draw]:
+    """Return draws in the basis in which their latents come nearest to ``target`` (N, K'), and then to their own mean.
+
+    Generalised Procrustes analysis (Gower 1975), started at the target.
+    """
+    for _ in range(_ROUNDS):
+        draws = [to_basis(model, *draw, target) for draw in draws]
+        target = torch.stack([z for _, z in draws]).mean(0)
+    return draws
+
+
+def to_basis(model: MnarVae, parameters: dict[str, Tensor], z: Tensor, target: Tensor) -> Draw:
+    """Return one draw's parameters and latents in the basis in which the latents come nearest to ``target``.
 
     Parameters
     ----------
@@ -22,7 +37,7 @@ def to_encoder_basis(
     parameters : dict
         By name in the model; scales and means of priors, which belong to a basis, are left out of the result.
     z, target : Tensor
-        (N, K') latents of the draw, and the encoder's means for the same users.
+        (N, K') latents of the draw, and those of the same users to come near to.
     """
     K = model.decoder.weight.shape[-1]
     E = model.exposure.own_size

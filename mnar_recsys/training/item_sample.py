@@ -38,11 +38,11 @@ class ItemSampler:
         self._order = np.argsort(-counts, kind="stable")
         self.probabilities = inclusion_probabilities(counts, size)
         self._cumulative = np.cumsum(self.probabilities[self._order])
-        self._size = min(size, len(counts))
+        self.size = min(size, len(counts))
 
     def draw(self, uniform: float) -> Sample:
         """Return the items, rising, and their weights, (M,) each, from one number in [0, 1)."""
-        points = np.arange(self._size) + uniform
+        points = np.arange(self.size) + uniform
         # The sum of the probabilities is M but for rounding; the last point stays inside.
         place = np.searchsorted(self._cumulative, np.minimum(points, self._cumulative[-1] - 1e-9), side="right")
         items = np.sort(self._order[place])

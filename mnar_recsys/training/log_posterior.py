@@ -96,6 +96,11 @@ class LogPosterior:
         """Number of coordinates."""
         return sum(self._sizes)
 
+    @property
+    def n_cells(self) -> int:
+        """Number of cells, users with ratings times items, that the density visits."""
+        return len(self.users) * self.log.n_items
+
     def __call__(self, coordinates: Tensor) -> Tensor:
         """Return the log density: (size,) -> a scalar of double precision."""
         parts = self._split(coordinates)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,10 @@ from torch import Tensor
 from mnar_recsys.config import TrainingConfig
 from mnar_recsys.data import RatingLog
 from mnar_recsys.errors import ConfigError, DivergedError
+from mnar_recsys.model.compiled import compiling, fused
 from mnar_recsys.model.posterior_draws import PosteriorDraws, SamplingReport
 from mnar_recsys.rng import numpy_generator, torch_seed
-from mnar_recsys.training.alignment import to_encoder_basis
+from mnar_recsys.training.alignment import align
 from mnar_recsys.training.chain_statistics import monitor
 from mnar_recsys.training.log_posterior import LogPosterior
 from mnar_recsys.training.trainer import Trainer
@@ -51,15 +51,13 @@ OnDraw = Callable[[ChainState], None]
 
 
 def check_can_sample(log: RatingLog) -> None:
-    """Raise ConfigError if the log is too large to be sampled, or Pyro is not installed."""
+    """Raise ConfigError if the log is too large to be sampled."""
     cells = int((np.diff(log.indptr) > 0).sum()) * log.n_items
     if cells > MOST_CELLS:
         raise ConfigError(
             f"inference 'mcmc' is for logs of at most {MOST_CELLS:,} cells (users times items); found {cells:,}. "
             "Use inference 'variational'"
         )
-    if find_spec("pyro") is None:
-        raise ConfigError("inference 'mcmc' needs Pyro, which is not installed; pip install 'mnar-recsys[mcmc]'")
 
 
 def sample_posterior(trainer: Trainer, on_draw: OnDraw | None = None) -> PosteriorDraws:
@@ -84,8 +82,9 @@ def sample_posterior(trainer: Trainer, on_draw: OnDraw | None = None) -> Posteri
         trainer.model, trainer.log, trainer.stepper.objective.config, trainer.stepper.objective.population
     )
     chains = [_Chain(posterior, config, trainer.seed, number) for number in range(config.mcmc_chains)]
-    for chain in chains:
-        chain.run(on_draw)
+    with compiling(config.compile, posterior.n_cells * _most_gradients(config), posterior.device):
+        for chain in chains:
+            chain.run(on_draw)
     kept = _spread(np.arange(config.mcmc_chains * config.mcmc_draws), config.mcmc_kept)
     # Mixed, so that whoever takes the first few takes them from all chains.
     order = numpy_generator(trainer.seed, "mcmc order").permutation(kept)
@@ -104,6 +103,10 @@ def sample_posterior(trainer: Trainer, on_draw: OnDraw | None = None) -> Posteri
     return _collect(posterior, draws, report)
 
 
+def _most_gradients(config: TrainingConfig) -> float:
+    return float(config.mcmc_chains * (config.mcmc_warmup + config.mcmc_draws) * 2**_MAX_TREE_DEPTH)
+
+
 def _spread(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return at most ``count`` of the places, evenly spaced."""
     if count >= len(places):
@@ -112,14 +115,14 @@ def _spread(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def _collect(posterior: LogPosterior, draws: list[Tensor], report: SamplingReport) -> PosteriorDraws:
-    """Return the draws as parameters of the model, in the basis of its encoder."""
+    """Return the draws as parameters of the model, all in one basis near to that of its encoder."""
     model = posterior.model
     own = torch.from_numpy(posterior.users).to(posterior.device)
     with torch.no_grad():
         target = model.encoder(posterior.batch)[0] + model.prior_mean(posterior.batch)
         everyone = target.new_zeros(posterior.log.n_users, target.shape[1])
         everyone[own] = target
-        parts = [to_encoder_basis(model, *posterior.parameters(draw), everyone) for draw in draws]
+        parts = align(model, [posterior.parameters(draw) for draw in draws], everyone)
     names = parts[0][0].keys()
     parameters = {name: torch.stack([values[name] for values, _ in parts]).cpu() for name in names}
     return PosteriorDraws(parameters, torch.stack([z for _, z in parts]).cpu(), report)
@@ -134,6 +137,7 @@ class _Chain:
         self.gradients = 0
         self.divergences = 0
         self._posterior = posterior
+        self._density = fused(posterior.__call__, any_shape=False)
         self._config = config
         self._seed = seed
         self._number = number
@@ -163,6 +167,7 @@ class _Chain:
 
     def _walk(self, start: Tensor) -> Generator[Tensor]:
         """Yield the chain's states, warm-up first."""
+        # Not at the top: it takes a second to import, and most commands do without.
         import pyro
         from pyro.infer.mcmc import NUTS
 
@@ -189,4 +194,4 @@ class _Chain:
     def _potential(self, state: Mapping[str, Tensor]) -> Tensor:
         self.gradients += 1
         # Pyro takes the precision of its momenta from here. Less that of the start it is small enough for a single one.
-        return (self._origin - self._posterior(state[_SITE])).float()
+        return (self._origin - self._density(state[_SITE])).float()

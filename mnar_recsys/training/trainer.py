@@ -13,6 +13,7 @@ from mnar_recsys.data import RatingLog
 from mnar_recsys.errors import ConfigError
 from mnar_recsys.model.batch import make_batch
 from mnar_recsys.model.bound import importance_bound
+from mnar_recsys.model.compiled import compiling
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.rng import numpy_generator, torch_seed
 from mnar_recsys.training.state import Progress, copy_weights
@@ -56,7 +57,7 @@ class Trainer:
     """
 
     def __init__(self, model: MnarVae, log: RatingLog, settings: Settings, *, seed: int) -> None:
-        settings = settings.resolve(has_levels=log.scale.levels is not None, n_ratings=log.n_ratings)
+        settings = settings.resolve_for(log)
         self.config = settings.training
         self.workers = join_workers()
         self.device = pick_device(self.config.device)
@@ -78,7 +79,7 @@ class Trainer:
         on_step: Callable[["Trainer", BoundTerms], None] | None = None,
         on_look: Callable[["Trainer"], None] | None = None,
     ) -> Progress:
-        """Train until the bound no longer rises, or for ``max_steps``; leave the best weights in the model.
+        """Train until the bound no longer rises, or for ``most_steps``; leave the best weights in the model.
 
         The best weights are those of the highest held-out bound, or without held-out users the last.
 
@@ -87,15 +88,16 @@ class Trainer:
         DivergedError
             If the bound or its gradient is not finite; the weights of the last look stay in ``best``.
         """
-        while not self.progress.finished:
-            terms = self.step()
-            self._recent.append(terms)
-            if on_step:
-                on_step(self, terms)
-            if self.progress.step % self._look_every == 0 or self.progress.step == self.config.max_steps:
-                self._look()
-                if on_look:
-                    on_look(self)
+        with compiling(self.config.compile, self._cell_visits, self.device):
+            while not self.progress.finished:
+                terms = self.step()
+                self._recent.append(terms)
+                if on_step:
+                    on_step(self, terms)
+                if self.progress.step % self._look_every == 0 or self.progress.step == self.config.most_steps:
+                    self._look()
+                    if on_look:
+                        on_look(self)
         self.model.load_state_dict(self.best)
         return self.progress
 
@@ -136,6 +138,14 @@ class Trainer:
         most = max(min(self.config.holdout_max, affordable), 1)
         size = int(np.clip(round(self.config.holdout_share * len(users)), 1, most))
         return np.sort(shuffled[size:]), np.sort(shuffled[:size])
+
+    @property
+    def _cell_visits(self) -> float:
+        """Cells that the run visits at most, each of S draws for itself."""
+        config, sampler = self.config, self.stepper.sampler
+        n_items = self.log.n_items if sampler is None else 2 * sampler.size
+        users = min(config.batch_size, len(self.train_users))
+        return float(config.samples) * users * n_items * config.most_steps
 
     @property
     def _look_every(self) -> int:
@@ -200,7 +210,7 @@ class Trainer:
         progress.looks_without_gain = 0 if gained else progress.looks_without_gain + 1
         if self.config.stop != "never" and progress.looks_without_gain >= self.config.patience:
             self._cut_rate_or_stop()
-        if progress.step >= self.config.max_steps:
+        if progress.step >= self.config.most_steps:
             progress.finished = True
 
     def _cut_rate_or_stop(self) -> None:

@@ -10,9 +10,10 @@ from commands import Cli
 
 from mnar_recsys import MNARRecommender, RatingLog
 from mnar_recsys.cli import demo_run
-from mnar_recsys.config import PRESETS, Settings
+from mnar_recsys.config import Settings
 from mnar_recsys.data.simulate import simulate_ratings
 from mnar_recsys.model_card import selection_by_level
+from mnar_recsys.presets import PRESETS
 
 
 @pytest.fixture

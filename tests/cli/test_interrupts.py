@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import QUICK, Cli, finish, start, start_python
+from commands import BRIEF, QUICK, Cli, finish, start, start_python
 
 # Long enough to be interrupted, with a checkpoint every other step.
 ENDLESS = ("--set", "max_steps=100000", "--set", "evaluate_every=2", "--set", "stop=never", "--set", "samples=3")
@@ -107,7 +107,11 @@ sys.exit(main(sys.argv[1:]))
 def test_a_run_killed_after_a_checkpoint_loads_and_resumes_byte_for_byte(
     cli: Cli, ratings: Path, tmp_path: Path
 ) -> None:
-    whole, killed, settings = tmp_path / "whole", tmp_path / "killed", [*QUICK[2:], "--set", "max_steps=50"]
+    whole, killed, settings = (
+        tmp_path / "whole",
+        tmp_path / "killed",
+        [*BRIEF[2:], "--inference", "variational", "--set", "max_steps=50"],
+    )
     assert cli("train", ratings, "--out", whole, *settings).code == 0
     result = finish(start_python(KILLED_AT_A_CHECKPOINT, "train", ratings, "--out", killed, *settings, cwd=tmp_path))
     assert result.code == -signal.SIGKILL

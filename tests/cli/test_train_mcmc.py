@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import QUICK, Cli
+from commands import BRIEF, Cli
 
 pytest.importorskip("pyro")
 
-FEW = (*QUICK, "--inference", "mcmc", "--set", "mcmc_warmup=20", "--set", "mcmc_draws=20", "--set", "latent_size=2")
+FEW = (*BRIEF, "--inference", "mcmc", "--set", "mcmc_warmup=20", "--set", "mcmc_draws=20", "--set", "latent_size=2")
 
 
 @pytest.fixture(autouse=True)

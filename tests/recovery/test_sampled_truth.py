@@ -6,7 +6,6 @@ import pytest
 from mnar_recsys import MNARRecommender, simulate_ratings
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("pyro")
 
 
 def test_sampling_is_not_worse_than_the_bound() -> None:

@@ -28,7 +28,7 @@ def test_a_held_slope_has_the_strength_and_keeps_its_proportions(missing: str, s
 
 def test_a_model_without_a_slope_is_refused() -> None:
     log = log_of(random_matrix(12, 5, seed=2))
-    fitted = MNARRecommender(missing="ignorable", max_steps=2, device="cpu").fit(log).fitted
+    fitted = MNARRecommender(missing="ignorable", inference="variational", max_steps=2, device="cpu").fit(log).fitted
     with pytest.raises(ConfigError, match="'ignorable' has none"):
         selection_profile(fitted)
 
@@ -78,7 +78,13 @@ def test_verdicts() -> None:
 @pytest.mark.slow
 def test_a_strong_selection_is_seen_and_its_strength_recovered() -> None:
     data = simulate_ratings("monotone", n_users=800, n_items=60, seed=1, ratings_per_user=20)
-    settings = {"missing": "shared", "exposure_size": 0, "exposure_sees_taste": False, "latent_size": 4}
+    settings = {
+        "missing": "shared",
+        "inference": "variational",
+        "exposure_size": 0,
+        "exposure_sees_taste": False,
+        "latent_size": 4,
+    }
     fitted = MNARRecommender(max_steps=800, device="cpu", **settings).fit(data.train, seed=0).fitted
     profile = selection_profile(fitted, [0.0, 1.2, 2.4, 3.6], steps=200)
     best = max(profile.points, key=lambda point: point.relative)

@@ -68,7 +68,7 @@ def fit_from(world: World, *, steps: int, **settings: Any) -> FittedModel:
         "slope_rate": 1,
     }
     chosen |= {"quadrature_nodes": 16, "max_steps": steps, "stop": "never", "device": "cpu"}
-    resolved = Settings().replace(chosen).resolve(has_levels=False, n_ratings=log.n_ratings)
+    resolved = Settings().replace(chosen).resolve_for(log)
     model = build_model(resolved.model, log, 0)
     low, high = model.decoder.mean_range
     with torch.no_grad():

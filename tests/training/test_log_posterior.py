@@ -15,7 +15,7 @@ from mnar_recsys.model.decoders import OrdinalDecoder
 from mnar_recsys.model.missing.base import TYPICAL_SELECTION, Slope
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.priors import log_half_normal
-from mnar_recsys.training.alignment import to_encoder_basis
+from mnar_recsys.training.alignment import to_basis
 from mnar_recsys.training.log_posterior import LogPosterior
 
 MATRIX = random_matrix(5, 3, seed=1)
@@ -179,7 +179,7 @@ def test_a_turned_draw_is_the_same_draw_nearer_to_the_encoder(log: RatingLog) ->
     values, z = posterior.parameters(random_coordinates(posterior, 3))
     generator = torch.Generator().manual_seed(0)
     target = torch.randn(z.shape, generator=generator)
-    turned, latents = to_encoder_basis(model, values, z, target)
+    turned, latents = to_basis(model, values, z, target)
     assert (latents - target).norm() < (z - target).norm() - 0.1
     assert torch.equal(latents[:, -1], z[:, -1])  # activity has no basis
     assert not {name for name in turned if "prior" in name}

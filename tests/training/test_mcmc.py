@@ -23,8 +23,6 @@ from mnar_recsys.prediction import UNKNOWN, Predictor
 from mnar_recsys.training import Trainer, mcmc
 from mnar_recsys.training.mcmc import ChainState, check_can_sample, sample_posterior
 
-pytest.importorskip("pyro")
-
 MATRIX = random_matrix(9, 4, seed=3, density=0.5)
 QUICK: dict[str, Any] = {
     "inference": "mcmc", "mcmc_chains": 2, "mcmc_warmup": 20, "mcmc_draws": 20, "mcmc_kept": 12, "latent_size": 2,
@@ -241,9 +239,6 @@ def test_what_cannot_be_sampled_is_refused_before_any_work(log: RatingLog, monke
         MNARRecommender(**QUICK).fit(log)
     monkeypatch.undo()
     check_can_sample(log)
-    monkeypatch.setattr(mcmc, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"pip install 'mnar-recsys\[mcmc\]'"):
-        MNARRecommender(**QUICK).fit(log)
     for key, value in (("item_weights", "point"), ("estimator", "sampled")):
         with pytest.raises(ConfigError, match=f"needs {key} .*; found '{value}'"):
             MNARRecommender(**QUICK, **{key: value})

@@ -55,7 +55,8 @@ def test_shares_known_for_sure_set_the_level_of_a_model_without_selection() -> N
     data = simulate_ratings("monotone", n_users=600, n_items=60, seed=1, ratings_per_user=15)
     complete = data.truth.block(0, 600)[0]
     shares = tuple((np.bincount(complete.astype(int).ravel(), minlength=6)[1:] / complete.size).tolist())
-    settings = {"missing": "ignorable", "exposure_size": 0, "max_steps": 400, "device": "cpu", "latent_size": 4}
+    settings = {"missing": "ignorable", "exposure_size": 0, "max_steps": 400, "latent_size": 4}
+    settings |= {"inference": "variational", "device": "cpu"}
     unrated = np.ones(complete.shape, dtype=bool)
     unrated[data.train.rows, data.train.items] = False
     users, items = np.nonzero(unrated)

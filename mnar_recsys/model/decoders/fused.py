@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-from mnar_recsys.model.decoders.level_math import offset_gradient, one_minus_pi
+from mnar_recsys.model.compiled import fused
+from mnar_recsys.model.decoders.level_math import offset_gradient, one_minus_pi_by_level
 from mnar_recsys.model.indexing import lift, masked_sum
 
 
@@ -21,36 +22,54 @@ class SumLogUnrated(torch.autograd.Function):
 
     logits (S, B, R, I), table (R, I), offset (S, B), (S, B, I) or None, unrated (B, I) of 0 and 1 -> (S, B).
     With q_r = p_r (1 - pi_r) / sum_r p_r (1 - pi_r), the gradients of a cell are q - p for its logits and -q pi for
-    table and offset.
+    table and offset; the backward pass computes them anew.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
-        """Return the sums; keep the cells' gradients if the backward pass will want them."""
-        p = torch.softmax(logits, dim=-2)
-        free = one_minus_pi(table, offset)  # (R, I) or (S, B, R, I)
-        q = p * free
-        total = q.sum(-2).add_(torch.finfo(q.dtype).tiny)  # (S, B, I)
-        value = masked_sum(torch.log(total), unrated)
-        if any(ctx.needs_input_grad):
-            q.mul_((unrated / total).unsqueeze(-2))
-            by_logits = p.mul_(unrated.unsqueeze(-2)).neg_().add_(q)
-            by_table = q.mul_(free.sub_(1))  # -q pi
-            ctx.save_for_backward(by_logits, by_table)
-            ctx.offset_axes = 0 if offset is None else offset.dim()
-        return value
+        """Return the sums."""
+        ctx.save_for_backward(logits, table, offset, unrated)
+        return _sums(logits, table, offset, unrated)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        """Scale the cells' gradients by the users' and sum."""
-        by_logits, by_table = ctx.saved_tensors
-        S, B, R, I = by_table.shape  # noqa: E741
-        grad_table = (grad.reshape(1, S * B) @ by_table.view(S * B, R * I)).view(R, I)
-        grad_offset = None
-        if ctx.offset_axes:
-            grad_offset = offset_gradient(by_table.sum(-2).mul_(grad[..., None]), ctx.offset_axes)
-        return by_logits.mul_(grad[..., None, None]), grad_table, grad_offset, None
+        """Return the gradients."""
+        logits, table, offset, unrated = ctx.saved_tensors
+        by_logits, by_table, by_offset = _gradients(logits, table, offset, unrated, grad)
+        return by_logits, by_table, offset_gradient(by_offset, 0 if offset is None else offset.dim()), None
+
+
+@fused
+def _sums(logits: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
+    p = torch.softmax(logits, dim=-2).unbind(-2)
+    return masked_sum(_total(p, one_minus_pi_by_level(table, offset)).log_(), unrated)
+
+
+@fused
+def _gradients(
+    logits: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of logits (S, B, R, I), table (R, I) and each cell's offset (S, B, I)."""
+    p, free = torch.softmax(logits, dim=-2), one_minus_pi_by_level(table, offset)
+    by_cell = grad[..., None] * unrated
+    share = by_cell / _total(p.unbind(-2), free)
+    by_logits, by_table, by_offset = [], [], torch.zeros_like(share)
+    for level, u in zip(p.unbind(-2), free, strict=True):
+        q = (level * u).mul_(share)
+        by_logits.append(torch.addcmul(q, level, by_cell, value=-1))
+        pulled = q.mul_(u - 1)  # -q pi
+        by_table.append(pulled.sum((0, 1)))
+        by_offset += pulled
+    return torch.stack(by_logits, dim=-2), torch.stack(by_table), by_offset
+
+
+def _total(p: tuple[Tensor, ...], free: list[Tensor]) -> Tensor:
+    """Return sum_r p_r u_r of each cell, (S, B, I)."""
+    total = torch.full_like(p[0], torch.finfo(p[0].dtype).tiny)
+    for level, u in zip(p, free, strict=True):
+        total.addcmul_(level, u)
+    return total
 
 
 class SumLogUnratedDrawn(torch.autograd.Function):

@@ -18,18 +18,16 @@ def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return uniform.clamp_(1e-20, 1 - 1e-7).log_().neg_().log_().neg_()
 
 
-def one_minus_pi(table: Tensor, offset: Tensor | None) -> Tensor:
-    """1 - sigmoid(table + offset) as 1 / (1 + e^table e^offset): (R, I) or, with an offset, (S, B, R, I).
+def one_minus_pi_by_level(table: Tensor, offset: Tensor | None) -> list[Tensor]:
+    """1 - sigmoid(table + offset) as 1 / (1 + e^table e^offset): for each level (I,) or, with an offset, (S, B, I).
 
-    The offset is (S, B), or (S, B, I).
-
-    No exponential for each cell and level.
+    The table is (R, I), the offset (S, B), or (S, B, I). No exponential for each cell and level.
     """
     if offset is None:
-        return torch.sigmoid(-table)
+        return list(torch.sigmoid(-table).unbind())
     # Beyond e^40 the product of the two could overflow, and pi is 1 to single precision long before.
-    odds = torch.exp(table.clamp(max=40.0)) * lift(torch.exp(offset.clamp(max=40.0))).unsqueeze(-2)
-    return odds.add_(1).reciprocal_()
+    odds = lift(torch.exp(offset.clamp(max=40.0)))
+    return [torch.mul(odds, level).add_(1).reciprocal_() for level in torch.exp(table.clamp(max=40.0)).unbind()]
 
 
 def offset_gradient(by_cell: Tensor, axes: int) -> Tensor | None:

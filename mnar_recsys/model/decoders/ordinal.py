@@ -8,8 +8,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid, pad, softplus
 
 from mnar_recsys.data import RatingScale
+from mnar_recsys.model.compiled import fused
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
-from mnar_recsys.model.decoders.level_math import gumbel, level_index, offset_gradient, one_minus_pi
+from mnar_recsys.model.decoders.level_math import gumbel, level_index, offset_gradient, one_minus_pi_by_level
 from mnar_recsys.model.decoders.levels import LevelRatings
 from mnar_recsys.model.indexing import masked_sum, take
 
@@ -128,7 +129,8 @@ class SumLogUnratedOrdinal(torch.autograd.Function):
     """``SumLogUnrated`` for cumulative logits.
 
     With u_r = 1 - pi_r, F_r = sigmoid(cut_r - score) and p_r = F_r - F_{r-1}, the derivative of sum_r p_r u_r by F_r is
-    u_r - u_{r+1}. Worked level by level, so that temporaries are (S, B, I) and stay in cache.
+    u_r - u_{r+1}. Worked level by level, so that temporaries are (S, B, I) and stay in cache; the backward pass
+    computes them again.
 
     score (S, B, I), cuts (R - 1,), table (R, I), offset (S, B), (S, B, I) or None, unrated (B, I) of 0 and 1 -> (S, B).
     """
@@ -138,38 +140,60 @@ class SumLogUnratedOrdinal(torch.autograd.Function):
         ctx: Any, score: Tensor, cuts: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor
     ) -> Tensor:
         """Return the sums."""
-        free = one_minus_pi(table, offset)  # u: (R, I) or (S, B, R, I)
-        below = torch.sigmoid(cuts[:, None] - score.unsqueeze(-2))  # F: (S, B, R - 1, I)
-        total = torch.full_like(score, torch.finfo(score.dtype).tiny)
-        lower: Tensor | float = 0.0
-        for r in range(len(table)):
-            upper = below[..., r, :] if r < len(cuts) else torch.ones_like(score)
-            # Sums of p u have no negative term; u_R + sum_r F_r (u_r - u_{r+1}) could round to 0 or below.
-            total.addcmul_((upper - lower).relu_(), free[..., r, :])
-            lower = upper
-        ctx.save_for_backward(free, below, total, unrated)
-        ctx.offset_axes = 0 if offset is None else offset.dim()
-        return masked_sum(torch.log(total), unrated)
+        ctx.save_for_backward(score, cuts, table, offset, unrated)
+        return _sums(score, cuts, table, offset, unrated)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
         """Return the gradients; of a cell, -p_r u_r (1 - u_r) / total for the table and offset."""
-        free, below, total, unrated = ctx.saved_tensors
-        share = (grad[..., None] * unrated).div_(total)  # (S, B, I), the gradient of the totals
-        last = free.shape[-2] - 1
-        by_score, by_offset = torch.zeros_like(share), torch.zeros_like(share)
-        by_cuts, by_table = [], []
-        lower: Tensor | float = 0.0  # F_{r - 1} share
-        for r in range(last + 1):
-            upper = below[..., r, :] * share if r < last else share
-            u, p = free[..., r, :], upper - lower
-            level = torch.addcmul(p.neg(), p, u).mul_(u)  # p (u - 1) u share
-            by_table.append(level.sum((0, 1)))
-            by_offset += level
-            if r < last:
-                slope = torch.addcmul(upper, upper, below[..., r, :], value=-1).mul_(u - free[..., r + 1, :])
-                by_score -= slope
-                by_cuts.append(slope.sum())
-            lower = upper
-        return by_score, torch.stack(by_cuts), torch.stack(by_table), offset_gradient(by_offset, ctx.offset_axes), None
+        score, cuts, table, offset, unrated = ctx.saved_tensors
+        by_score, by_cuts, by_table, by_offset = _gradients(score, cuts, table, offset, unrated, grad)
+        axes = 0 if offset is None else offset.dim()
+        return by_score, by_cuts, by_table, offset_gradient(by_offset, axes), None
+
+
+@fused
+def _sums(score: Tensor, cuts: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
+    total = _total(score, _below(score, cuts), one_minus_pi_by_level(table, offset))
+    return masked_sum(total.log_(), unrated)
+
+
+@fused
+def _gradients(  # noqa: PLR0917
+    score: Tensor, cuts: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of score (S, B, I), cuts (R - 1,), table (R, I) and each cell's offset (S, B, I)."""
+    below, free = _below(score, cuts), one_minus_pi_by_level(table, offset)
+    share = (grad[..., None] * unrated).div_(_total(score, below, free))  # the gradient of the totals
+    by_score, by_offset = torch.zeros_like(share), torch.zeros_like(share)
+    by_cuts, by_table = [], []
+    lower: Tensor | float = 0.0  # F_{r - 1} share
+    for r, u in enumerate(free):
+        upper = below[r] * share if r < len(below) else share
+        p = upper - lower
+        level = torch.addcmul(p.neg(), p, u).mul_(u)  # p (u - 1) u share
+        by_table.append(level.sum((0, 1)))
+        by_offset += level
+        if r < len(below):
+            slope = torch.addcmul(upper, upper, below[r], value=-1).mul_(u - free[r + 1])
+            by_score -= slope
+            by_cuts.append(slope.sum((0, 1)).sum())
+        lower = upper
+    return by_score, torch.stack(by_cuts), torch.stack(by_table), by_offset
+
+
+def _below(score: Tensor, cuts: Tensor) -> list[Tensor]:
+    """Return F of each level but the last, (S, B, I) each."""
+    return [torch.sigmoid(cut - score) for cut in cuts.unbind()]
+
+
+def _total(score: Tensor, below: list[Tensor], free: list[Tensor]) -> Tensor:
+    """Return sum_r p_r u_r of each cell, (S, B, I)."""
+    total = torch.full_like(score, torch.finfo(score.dtype).tiny)
+    lower: Tensor | float = 0.0
+    for upper, u in zip([*below, torch.ones_like(score)], free, strict=True):
+        # Sums of p u have no negative term; u_R + sum_r F_r (u_r - u_{r+1}) could round to 0 or below.
+        total.addcmul_((upper - lower).relu_(), u)
+        lower = upper
+    return total
