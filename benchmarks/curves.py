@@ -14,8 +14,8 @@ import typer
 from benchmarks.measure import Row, alone, measured, report
 from benchmarks.shape import made_up_log
 from benchmarks.step import BATCH, LATENT, SAMPLES, USERS
+from mnar_recsys.config import preset
 from mnar_recsys.model.build import build_model
-from mnar_recsys.presets import preset
 from mnar_recsys.training import Trainer
 from mnar_recsys.training.item_sample import DEFAULT_SIZE
 

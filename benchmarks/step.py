@@ -21,9 +21,9 @@ from scipy.sparse import csr_matrix
 from benchmarks.dense import DenseNotMiwae
 from benchmarks.measure import Row, alone, measured, report
 from benchmarks.shape import made_up_log
+from mnar_recsys.config import preset
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model.build import build_model
-from mnar_recsys.presets import preset
 from mnar_recsys.training import Trainer
 from mnar_recsys.training.item_sample import DEFAULT_SIZE
 

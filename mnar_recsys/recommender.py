@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mnar_recsys.checks import check_same_length
-from mnar_recsys.config import Settings
+from mnar_recsys.config import Settings, preset
 from mnar_recsys.data import RatingLog, add_survey
 from mnar_recsys.errors import ConfigError, DataError, ModelFolderError, NotFittedError
 from mnar_recsys.files import write_text
@@ -27,7 +27,6 @@ from mnar_recsys.model_folder import (
 from mnar_recsys.prediction.conformal import ConformalIntervals
 from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
 from mnar_recsys.prediction.predictor import Predictor
-from mnar_recsys.presets import preset
 from mnar_recsys.rng import torch_seed
 from mnar_recsys.training import BoundTerms, Trainer, load_checkpoint, save_checkpoint
 from mnar_recsys.training.absorb import absorb

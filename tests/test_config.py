@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnar_recsys.config import SAMPLED_CELLS, ModelConfig, Settings, TrainingConfig
+from mnar_recsys.config import PRESETS, SAMPLED_CELLS, ModelConfig, Settings, TrainingConfig, preset
 from mnar_recsys.errors import ConfigError
-from mnar_recsys.presets import PRESETS, preset
 
 
 def test_yahoo_r3_preset_is_appendix_a3() -> None:

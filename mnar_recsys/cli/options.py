@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from mnar_recsys.candidates import CANDIDATES, make_candidates, read_assignments
-from mnar_recsys.config import Inference, Settings
+from mnar_recsys.config import Inference, Settings, preset
 from mnar_recsys.errors import ConfigError
-from mnar_recsys.presets import preset
 
 Columns = Annotated[
     str | None,

@@ -71,7 +71,8 @@ def fused(function: Callable[P, R], *, any_shape: bool = True) -> Callable[P, R]
         try:
             if compiled is None:
                 compiled = _compile(function, any_shape)
-            return compiled(*(_plain(value) for value in args), **kwargs)  # type: ignore[arg-type]
+            with _without_deprecations():
+                return compiled(*(_plain(value) for value in args), **kwargs)  # type: ignore[arg-type]
         except RuntimeError as error:
             # What is wrong with the arguments is wrong in the plain form, too, and says so there.
             result = function(*args, **kwargs)
@@ -89,10 +90,17 @@ def _plain(value: object) -> object:
 
 
 def _compile(function: Callable[P, R], any_shape: bool) -> Callable[P, R]:
-    # Not before it is needed: it imports the compiler, seconds, and what torch itself uses of its own past.
+    # Not before it is needed: it imports the compiler, which takes seconds.
+    with _without_deprecations():
+        return torch.compile(function, dynamic=any_shape)
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Keep to itself what torch's compiler uses of torch's own past."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.compile(function, dynamic=any_shape)
+        yield
 
 
 def _has_compiler() -> bool:

@@ -10,16 +10,15 @@ from commands import Cli
 
 from mnar_recsys import MNARRecommender, RatingLog
 from mnar_recsys.cli import demo_run
-from mnar_recsys.config import Settings
+from mnar_recsys.config import PRESETS, Settings
 from mnar_recsys.data.simulate import simulate_ratings
 from mnar_recsys.model_card import selection_by_level
-from mnar_recsys.presets import PRESETS
 
 
 @pytest.fixture
 def quick_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"max_steps": 10, "evaluate_every": 5, "batch_size": 20, "validation_samples": 3}
-    monkeypatch.setattr("mnar_recsys.config.PRESETS", PRESETS | {"default": Settings().replace(changes)})
+    monkeypatch.setattr("mnar_recsys.config.presets.PRESETS", PRESETS | {"default": Settings().replace(changes)})
     monkeypatch.setattr(demo_run, "N_ITEMS", 40)
     monkeypatch.setattr(demo_run, "RATINGS_PER_USER", 4.0)
     monkeypatch.setattr(demo_run, "SAMPLES", 3)

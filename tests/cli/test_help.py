@@ -10,9 +10,9 @@ import pytest
 from commands import Cli
 
 from mnar_recsys.cli.main import app
+from mnar_recsys.config import PRESETS
 from mnar_recsys.data.layouts import Layout
 from mnar_recsys.data.simulate_presets import PRESETS as WORLDS
-from mnar_recsys.presets import PRESETS
 
 VERBS = ("demo", "simulate", "inspect", "train", "predict", "impute", "summarize", "evaluate", "benchmark")
 VERB_FUNCTIONS = {

@@ -51,6 +51,6 @@ def test_an_interrupt_while_sampling_says_what_is_left(
         patch.setattr("mnar_recsys.training.mcmc._Chain.run", interrupt)
         result = cli("train", ratings, "--out", tmp_path / "m", *FEW)
     assert result.code == 130
-    assert "holds the variational fit, which predicts" in result.err.splitlines()[-1]
+    assert "holds the short fit that the chains start from" in result.err.splitlines()[-1]
     assert cli("predict", tmp_path / "m", "--all", "--out", tmp_path / "out.csv").code == 0
     assert "Sampled posterior" in cli("train", ratings, "--out", tmp_path / "m", *FEW, "--resume").out

@@ -14,7 +14,14 @@ from mnar_recsys import MNARRecommender
 from mnar_recsys.data.simulate import simulate_ratings
 from mnar_recsys.training.workers import Workers
 
-STEPS = {"max_steps": 12, "evaluate_every": 4, "batch_size": 21, "samples": 3, "validation_samples": 3}
+STEPS = {
+    "inference": "variational",
+    "max_steps": 12,
+    "evaluate_every": 4,
+    "batch_size": 21,
+    "samples": 3,
+    "validation_samples": 3,
+}
 
 
 def test_shares_are_parts_of_about_the_same_length() -> None:

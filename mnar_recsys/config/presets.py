@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
-from mnar_recsys.config import ModelConfig, Settings, TrainingConfig
+from mnar_recsys.config.model import ModelConfig
+from mnar_recsys.config.settings import Settings
+from mnar_recsys.config.training import TrainingConfig
 from mnar_recsys.errors import ConfigError
 
 # The paper's appendix A.3: no early stopping, Gaussian observation model, shared logistic missing model.

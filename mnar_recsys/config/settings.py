@@ -1,0 +1,104 @@
+"""All settings of a fit, and what a log decides of them."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+from pydantic import ValidationError, model_validator
+
+from mnar_recsys.config.base import FrozenSettings
+from mnar_recsys.config.model import SMALL_LOG, ModelConfig
+from mnar_recsys.config.training import SAMPLED_CELLS, TrainingConfig
+from mnar_recsys.errors import ConfigError
+
+
+class HasSize(Protocol):
+    """A rating log, as far as settings look at it."""
+
+    @property
+    def n_ratings(self) -> int:
+        """Number of ratings."""
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+
+    @property
+    def scale(self) -> Any:
+        """Its scale, with levels or none."""
+
+
+class Settings(FrozenSettings):
+    """Everything that decides a fit, apart from the data and the seed."""
+
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _can_be_sampled(self) -> Self:
+        if self.training.inference == "mcmc":
+            for key, found, needed in (
+                ("item_weights", self.model.item_weights, "variational"),
+                ("estimator", self.model.estimator, "marginal"),
+            ):
+                if found not in ("auto", needed):
+                    raise ValueError(f"inference 'mcmc' needs {key} '{needed}'; found '{found}'")
+            if self.model.missing == "agnostic":
+                raise ValueError("inference 'mcmc' needs a missing model of single cells; found missing 'agnostic'")
+        return self
+
+    def replace(self, values: Mapping[str, Any]) -> Self:
+        """Return settings with fields changed by name, wherever they live; text is parsed as the field's type.
+
+        Raises
+        ------
+        ConfigError
+            If a name is unknown or a value does not fit, naming both.
+        """
+        parts = {"model": self.model.model_dump(), "training": self.training.model_dump()}
+        for key, value in values.items():
+            part = next((name for name, fields in parts.items() if key in fields), None)
+            if part is None:
+                known = ", ".join(sorted(key for fields in parts.values() for key in fields))
+                raise ConfigError(f"unknown setting '{key}'; known settings: {known}")
+            parts[part][key] = value
+        return self.from_dict(parts)
+
+    def resolve_for(self, log: HasSize) -> Self:
+        """Return settings in which every ``auto`` is decided by a log."""
+        has_levels, n_cells = log.scale.levels is not None, log.n_users * log.n_items
+        return self.resolve(has_levels=has_levels, n_ratings=log.n_ratings, n_cells=n_cells)
+
+    def resolve(self, *, has_levels: bool, n_ratings: int, n_cells: int) -> Self:
+        """Return settings in which every ``auto`` is decided; see ``ModelConfig.resolve``.
+
+        ``n_cells``: users times items of the log.
+        """
+        model, training = self.model, self.training
+        if training.inference == "mcmc" and model.item_weights == "auto":
+            model = model.model_copy(update={"item_weights": "variational"})
+        model = model.resolve(has_levels=has_levels, n_ratings=n_ratings)
+        decided: dict[str, Any] = {}
+        if training.inference == "auto":
+            is_small = n_ratings < SMALL_LOG and n_cells <= SAMPLED_CELLS
+            is_possible = model.item_weights == "variational" and model.estimator == "marginal"
+            sampled = is_small and is_possible and training.stop == "auto"
+            decided["inference"] = "mcmc" if sampled else "variational"
+        if training.stop == "auto":
+            decided["stop"] = "converged" if model.item_weights == "variational" else "held-out"
+        return self.model_copy(update={"model": model, "training": training.model_copy(update=decided)})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Validate nested settings, as read from JSON; raise ConfigError with the first problem in one line."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            if first["type"] == "value_error":  # from a validator of ours, which says all there is to say
+                raise ConfigError(str(first["ctx"]["error"])) from error
+            place = ".".join(str(part) for part in first["loc"][1:]) or "settings"
+            raise ConfigError(f"setting {place}: {first['msg']}; found {first['input']!r}") from error
