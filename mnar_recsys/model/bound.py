@@ -9,16 +9,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LogWeights:
-    """The four terms of log w, each (S, B), in nats a user."""
+    """The four terms of log w, and a part of one of them, each (S, B), in nats a user."""
 
     log_p_x: Tensor
     """log p(x_obs | z)"""
     log_p_s: Tensor
-    """log p(s | x_obs, x_mis), missing ratings drawn or summed out"""
+    """log p(s | x_obs, x_mis), missing ratings drawn or summed out: of the cells rated, and of those that are not"""
     log_p_z: Tensor
     """log p(z)"""
     log_q_z: Tensor
     """log q(z | x_obs)"""
+    log_p_unrated: Tensor
+    """what ``MissingTerm`` gave: the part of log_p_s that a sample of items estimates"""
 
     @property
     def total(self) -> Tensor:

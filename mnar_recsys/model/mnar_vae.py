@@ -159,19 +159,21 @@ class MnarVae(nn.Module):
             Noise of the sampled estimator, from ``decoder.noise((S, B, P))``.
         """
         z, log_p_z, log_q_z = self.sample_posterior(batch, noise)
-        log_p_x, log_p_s = self.log_likelihood(batch, z, estimator, cell_noise)
-        return LogWeights(log_p_x, log_p_s, log_p_z, log_q_z), z
+        log_p_x, log_p_s, log_p_unrated = self.log_likelihood(batch, z, estimator, cell_noise)
+        return LogWeights(log_p_x, log_p_s, log_p_z, log_q_z, log_p_unrated), z
 
     def log_likelihood(
         self, batch: UserBatch, z: Tensor, estimator: MissingTerm, cell_noise: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return log p(x_obs | z) and log p(s | x_obs, z), or its estimate: z (S, B, K') -> (S, B) each."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log p(x_obs | z), log p(s | x_obs, z) or its estimate, and the estimator's part of it.
+
+        z (S, B, K') -> (S, B) each.
+        """
         taste, z_x = self.split_latent(z)
         log_p_x = batch.sum_by_user(estimator.decoder.pairs(taste, batch).log_prob(batch.ratings))
-        log_p_s = estimator(taste, z_x, batch, cell_noise)
-        if not self.missing.needs_row:
-            log_p_s = log_p_s + self._log_mask(z_x, batch)
-        return log_p_x, log_p_s
+        log_p_unrated = estimator(taste, z_x, batch, cell_noise)
+        log_p_s = log_p_unrated if self.missing.needs_row else log_p_unrated + self._log_mask(z_x, batch)
+        return log_p_x, log_p_s, log_p_unrated
 
     def _log_mask(self, z_x: Tensor, batch: UserBatch) -> Tensor:
         """Log p(s | x) of the known ratings, from the latent of the exposure (S, B, E'): (S, B)."""

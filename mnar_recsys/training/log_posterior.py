@@ -238,7 +238,7 @@ class _Joint(nn.Module):
 
     def log_likelihood(self, z: Tensor) -> Tensor:
         """Return log p(x_obs, s | z) of all users, with the population's shares if they are known: a scalar."""
-        log_p_x, log_p_s = self.model.log_likelihood(self._batch, z, self._estimator)
+        log_p_x, log_p_s, _ = self.model.log_likelihood(self._batch, z, self._estimator)
         total = (log_p_x + log_p_s).double().sum()
         if self._population is not None:
             # The same items at every call, or it would be no function.

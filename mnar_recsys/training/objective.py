@@ -74,7 +74,9 @@ class Objective(nn.Module):
         weight_cost = self.weight_cost(item_weights) / self.n_users
         bound = importance_bound(weights.total)
         if other is not None:
-            one, two = weights.total, self.model.log_weights(other, noise, self.estimator, cell_noise)[0].total
+            one = weights.total
+            # All else is the same for both.
+            two = one - weights.log_p_unrated + self.estimator(*self.model.split_latent(z), other, cell_noise)
             crossed = torch.softmax(one.detach(), dim=0) * two + torch.softmax(two.detach(), dim=0) * one
             bound = crossed.sum(0) / 2
         loss = weight_cost - share * bound.mean()
