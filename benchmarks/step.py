@@ -44,7 +44,8 @@ def ours(name: str, n_items: int, repeats: int) -> Row:
     changes = {"samples": SAMPLES, "batch_size": BATCH, "latent_size": LATENT, "device": "cpu"}
     settings = preset("yahoo-r3").replace(changes | _OURS[name])
     trainer = Trainer(build_model(settings.model, log, 0), log, settings, seed=0)
-    return measured(name, n_items, trainer.step, repeats=repeats)
+    with trainer.compiling():
+        return measured(name, n_items, trainer.step, repeats=repeats)
 
 
 def dense(name: str, n_items: int, repeats: int) -> Row:

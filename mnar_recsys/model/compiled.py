@@ -72,7 +72,8 @@ def fused(function: Callable[P, R], *, any_shape: bool = True) -> Callable[P, R]
             if compiled is None:
                 compiled = _compile(function, any_shape)
             with _without_deprecations():
-                return compiled(*(_plain(value) for value in args), **kwargs)  # type: ignore[arg-type]
+                plain = {name: _plain(value) for name, value in kwargs.items()}
+                return compiled(*map(_plain, args), **plain)  # type: ignore[arg-type]
         except RuntimeError as error:
             # What is wrong with the arguments is wrong in the plain form, too, and says so there.
             result = function(*args, **kwargs)

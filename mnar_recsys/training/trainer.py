@@ -1,6 +1,7 @@
 """One loop: maximise the importance-weighted bound, look at held-out users, stop."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ class Trainer:
         DivergedError
             If the bound or its gradient is not finite; the weights of the last look stay in ``best``.
         """
-        with compiling(self.config.compile, self._cell_visits, self.device):
+        with self.compiling():
             while not self.progress.finished:
                 terms = self.step()
                 self._recent.append(terms)
@@ -139,13 +140,13 @@ class Trainer:
         size = int(np.clip(round(self.config.holdout_share * len(users)), 1, most))
         return np.sort(shuffled[size:]), np.sort(shuffled[:size])
 
-    @property
-    def _cell_visits(self) -> float:
-        """Cells that the run visits at most, each of S draws for itself."""
+    def compiling(self) -> AbstractContextManager[None]:
+        """Return a context in which steps run compiled, if the settings say so or the whole run is long enough."""
         config, sampler = self.config, self.stepper.sampler
         n_items = self.log.n_items if sampler is None else 2 * sampler.size
         users = min(config.batch_size, len(self.train_users))
-        return float(config.samples) * users * n_items * config.most_steps
+        visits = float(config.samples) * users * n_items * config.most_steps
+        return compiling(config.compile, visits, self.device)
 
     @property
     def _look_every(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import linear, logsigmoid
 
 from mnar_recsys.data import FeatureTable
 from mnar_recsys.model.batch import UserBatch
@@ -172,7 +172,7 @@ class Decoder(nn.Module, ABC):
         """p(x|z) of every user and item of a block: z (S, B, K) -> cells (S, B, I)."""
         weight, bias = (take(values, items, dim=1) for values in self.current())
         channels, n_items, _ = weight.shape
-        natural = z @ weight.flatten(0, 1).T + bias.flatten()  # (S, B, C * I)
+        natural = linear(z, weight.flatten(0, 1), bias.flatten())  # (S, B, C * I)
         return self.distribution(natural.view(*z.shape[:-1], channels, n_items), items)
 
     def pairs(self, z: Tensor, batch: UserBatch) -> RatingDistribution:

@@ -2,13 +2,16 @@
 
 import copy
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from mnar_recsys.data import RatingScale
-from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid
+from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
+from mnar_recsys.model.decoders.fused_linear import SumLogUnratedLinear
 from mnar_recsys.model.indexing import take
 from mnar_recsys.model.priors import log_half_normal
 
@@ -28,6 +31,67 @@ class HardDraw(DrawnRatings):
     def weights(self) -> Tensor:
         """One point of weight 1."""
         return torch.ones((), device=self._ratings.device)
+
+
+@dataclass(frozen=True)
+class Squashed:
+    """A location low + width * sigmoid(score), in rating points: score (..., I)."""
+
+    score: Tensor
+    low: float
+    width: float
+
+    def value(self) -> Tensor:
+        """Return the location: (..., I)."""
+        return self.low + self.width * torch.sigmoid(self.score)
+
+
+class LocationRatings(RatingDistribution):
+    """x | z = location + sd * noise, with expectations by quadrature.
+
+    ``location`` (..., I), as it stands or as ``Squashed``, ``sd`` broadcastable to it, both in rating points; ``rule``
+    are nodes and weights (Q,) of the quadrature over the noise.
+    """
+
+    def __init__(self, location: Tensor | Squashed, sd: Tensor, rule: tuple[Tensor, Tensor]) -> None:
+        self._given = location
+        self.sd = sd
+        self._nodes, self._weights = rule
+
+    @cached_property
+    def location(self) -> Tensor:
+        """The location, (..., I)."""
+        return self._given.value() if isinstance(self._given, Squashed) else self._given
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x|z], the location: (..., I)."""
+        return self.location
+
+    @property
+    def support(self) -> Tensor:
+        """Quadrature nodes scaled to each cell: (..., Q, I)."""
+        return self.location.unsqueeze(-2) + self._nodes[:, None] * self.sd
+
+    @property
+    def support_weights(self) -> Tensor:
+        """Quadrature weights: (Q, 1)."""
+        return self._weights[:, None]
+
+    def sum_log_unrated_linear(
+        self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
+    ) -> Tensor:
+        """Value and gradient in one pass: see ``SumLogUnratedLinear``."""
+        if isinstance(self._given, Squashed):
+            score, height, base = self._given.score, slope * self._given.width, slope * self._given.low + intercept
+        else:
+            score, height, base = self._given, slope, intercept
+        summed = SumLogUnratedLinear.apply(  # type: ignore[no-untyped-call]
+            score, height, base, slope * self.sd, offset, unrated, self._nodes, self._weights,
+            isinstance(self._given, Squashed),
+        )  # fmt: skip
+        assert isinstance(summed, Tensor)  # noqa: S101
+        return summed
 
 
 class LocationDecoder(Decoder):
@@ -73,10 +137,10 @@ class LocationDecoder(Decoder):
         """Log density of the log sd, where the sd is half-normal with half the width of the scale."""
         return log_half_normal(self.log_sd, self.scale.half_width)
 
-    def location(self, natural: Tensor) -> Tensor:
+    def location(self, natural: Tensor) -> Squashed:
         """Location of each cell in rating points, from natural parameters (..., 1, I): (..., I)."""
         low, high = self.mean_range
-        return low + (high - low) * torch.sigmoid(natural.squeeze(-2))
+        return Squashed(natural.squeeze(-2), low, high - low)
 
     def sd(self, items: slice | Tensor) -> Tensor:
         """Return sd, (1,) or that of the items (I,), in rating points."""

@@ -9,8 +9,7 @@ from torch.nn.functional import logsigmoid, softplus
 
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import DrawnRatings, Grid, RatingDistribution
-from mnar_recsys.model.decoders.fused_linear import SumLogUnratedLinear
-from mnar_recsys.model.decoders.location import HardDraw, LocationDecoder, bin_masses
+from mnar_recsys.model.decoders.location import HardDraw, LocationDecoder, LocationRatings, Squashed, bin_masses
 from mnar_recsys.model.decoders.rounded import RoundedRatings
 from mnar_recsys.model.decoders.student_math import (
     cdf,
@@ -24,61 +23,33 @@ INITIAL_DF = 8.0
 MIN_DF = 2.0
 
 
-class StudentTRatings(RatingDistribution):
-    """x | z ~ location + sd * t(df); ``location`` (..., I), ``sd`` broadcastable to it, in rating points, df (1,).
+class StudentTRatings(LocationRatings):
+    """x | z ~ location + sd * t(df), df (1,); see ``LocationRatings``.
 
     The standard deviation of x is sd * sqrt(df / (df - 2)). Expectations are by quadrature over nodes far out into the
     tails; of a square they lack what lies beyond, which is little unless df is near 2.
     """
 
-    def __init__(self, location: Tensor, sd: Tensor, df: Tensor, rule: tuple[Tensor, Tensor]) -> None:
-        self._location = location
-        self.sd = sd
+    def __init__(self, location: Tensor | Squashed, sd: Tensor, df: Tensor, rule: tuple[Tensor, Tensor]) -> None:
+        super().__init__(location, sd, rule)
         self.df = df
-        self._nodes, self._weights = rule
-
-    @property
-    def mean(self) -> Tensor:
-        """E[x|z], the location: (..., I)."""
-        return self._location
-
-    @property
-    def support(self) -> Tensor:
-        """Quadrature nodes scaled to each cell: (..., Q, I)."""
-        return self._location.unsqueeze(-2) + self._nodes[:, None] * self.sd
-
-    @property
-    def support_weights(self) -> Tensor:
-        """Quadrature weights: (Q, 1)."""
-        return self._weights[:, None]
 
     def log_prob(self, ratings: Tensor) -> Tensor:
         """Log density per rating point: (..., I)."""
-        return log_density((ratings - self._location) / self.sd, self.df) - torch.log(self.sd)
-
-    def sum_log_unrated_linear(
-        self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
-    ) -> Tensor:
-        """Value and gradient in one pass: see ``SumLogUnratedLinear``."""
-        eta = slope * self._location + intercept
-        summed = SumLogUnratedLinear.apply(  # type: ignore[no-untyped-call]
-            eta, slope * self.sd, offset, unrated, self._nodes, self._weights
-        )
-        assert isinstance(summed, Tensor)  # noqa: S101
-        return summed
+        return log_density((ratings - self.location) / self.sd, self.df) - torch.log(self.sd)
 
     def mass(self, grid: Grid) -> Tensor:
         """Probability of each bin, the first and last open to the outside: (..., G, I)."""
         inner = grid.upper[:-1, None]
-        return bin_masses(cdf((inner - self._location.unsqueeze(-2)) / self.sd, self.df))
+        return bin_masses(cdf((inner - self.location.unsqueeze(-2)) / self.sd, self.df))
 
     def on_levels(self, levels: Tensor) -> RoundedRatings:
         """Return the distribution of the nearest of ``levels`` (R,)."""
-        return RoundedRatings(self._location, self.sd, levels, lambda x: cdf(x, self.df))
+        return RoundedRatings(self.location, self.sd, levels, lambda x: cdf(x, self.df))
 
     def draw(self, noise: Tensor) -> DrawnRatings:
         """Reparameterised draw, location + sd * the quantile of the noise: it has gradients in df, too."""
-        return HardDraw(self._location + self.sd * quantile(noise, self.df))
+        return HardDraw(self.location + self.sd * quantile(noise, self.df))
 
 
 class StudentTDecoder(LocationDecoder):
