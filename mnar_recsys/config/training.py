@@ -70,9 +70,9 @@ class TrainingConfig(FrozenSettings):
     off what a chain then takes long to find again."""
     mcmc_chains: int = Field(default=2, ge=1)
     """Chains of `mcmc`, one after another, each from a start of its own; one alone cannot show that it is stuck."""
-    mcmc_warmup: int = Field(default=120, ge=20)
+    mcmc_warmup: int = Field(default=80, ge=20)
     """Draws of a chain that find its step size and scales, and are thrown away."""
-    mcmc_draws: int = Field(default=200, ge=20)
+    mcmc_draws: int = Field(default=120, ge=20)
     """Draws of a chain after that."""
     mcmc_kept: int = Field(default=200, ge=1)
     """Draws kept for predictions, evenly spaced over all chains."""
