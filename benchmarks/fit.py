@@ -26,7 +26,7 @@ def fit(name: str, n_users: int, steps: int | None) -> Row:
     """Measure one fit, the simulation of its log not counted."""
     log = simulate_ratings("r3-like", n_users=n_users, n_items=1000, seed=0).train
     base, changes = _FITS[name]
-    recommender = MNARRecommender(base, **changes, **({} if steps is None else {"max_steps": steps}))
+    recommender = MNARRecommender(base, **changes, **({} if steps is None else {"max_steps": steps, "stop": "never"}))
     row = measured(name, log.n_items, lambda: recommender.fit(log, seed=0), repeats=1, warmup=0)
     row.facts.update(users=n_users, ratings=log.n_ratings, steps=int(recommender.fitted.history[-1]["step"]))
     return row

@@ -6,14 +6,12 @@ come in from outside (this package knows no model), and none is handed the test'
 
 import hashlib
 import json
-import multiprocessing
-import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from evaluation.worker_pool import worker_pool
 from mnar_recsys.data import RatingLog, Split
 from mnar_recsys.errors import DataError, MnarError
 from mnar_recsys.files import atomic_path
@@ -31,8 +30,6 @@ Pairs = tuple[NDArray[Any], NDArray[Any]]
 """Ids of users and of items, (n,) each."""
 
 _FACTS = b"mnar_recsys"
-_SECONDS_TO_STOP = 10.0
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Method(Protocol):
@@ -146,7 +143,7 @@ def run_benchmark(
             if on_cell:
                 on_cell(entry.name, seed, True)
     to_fit = [(entry, seed) for entry, seed in cells if (entry.name, seed) not in found]
-    with worker_pool(jobs, {entry.make.__module__ for entry in entries}) as pool:
+    with _without_leftovers(folder), worker_pool(jobs, {entry.make.__module__ for entry in entries}) as pool:
         futures: dict[Future[CellFit | Failure], tuple[Entry, int]] = {
             pool.submit(
                 fit_cell,
@@ -254,47 +251,11 @@ def _path(folder: Path, entry: Entry, seed: int) -> Path:
 
 
 @contextmanager
-def worker_pool(jobs: int, modules: Iterable[str] = ()) -> Iterator[ProcessPoolExecutor]:
-    """Give a pool of processes, a fresh one for each task: peak memory is the most a process ever held.
-
-    With several at a time each uses one thread; libraries read that from the environment when they are imported. Where
-    the system can fork, processes are forked from one that has imported ``modules`` and done nothing else.
-    """
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    if jobs > 1:
-        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    if sys.platform == "linux":
-        context.set_forkserver_preload(list(modules))
+def _without_leftovers(folder: Path) -> Iterator[None]:
+    """Remove what a worker that was killed in the middle of writing leaves behind."""
     try:
-        with ProcessPoolExecutor(max_workers=jobs, mp_context=context, max_tasks_per_child=1) as pool:
-            try:
-                yield pool
-            except BaseException:
-                _stop_now(pool)
-                raise
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _stop_now(pool: ProcessPoolExecutor) -> None:
-    """End a pool without waiting for what was handed to it: an interrupt ends the run now.
-
-    The pool's own thread may start a worker for what is already in its queue, so they are ended until it is through.
-    """
-    inside: Any = pool
-    workers, thread, queue = inside._processes or {}, inside._executor_manager_thread, inside._call_queue
-    start = time.monotonic()
-    while thread is not None and thread.is_alive() and time.monotonic() < start + _SECONDS_TO_STOP:
-        for worker in list(workers.values()):
-            worker.kill()
-        thread.join(0.05)
-        if time.monotonic() > start + 1.0:
-            # What was being handed over is read by nobody; before Python 3.12 the pool would wait for it.
-            with suppress(OSError):
-                queue._reader.close()
-    pool.shutdown(wait=False, cancel_futures=True)
+        yield
+    except BaseException:
+        for partial in folder.glob(".*.partial"):
+            partial.unlink(missing_ok=True)
+        raise

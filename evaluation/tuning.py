@@ -14,7 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
-from evaluation.benchmark import Entry, fingerprint, worker_pool
+from evaluation.benchmark import Entry, fingerprint
+from evaluation.worker_pool import worker_pool
 from mnar_recsys.data import Split
 from mnar_recsys.errors import MnarError
 from mnar_recsys.files import write_text

@@ -17,7 +17,13 @@ from mnar_recsys.model_card import selection_by_level
 
 @pytest.fixture
 def quick_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = {"max_steps": 10, "evaluate_every": 5, "batch_size": 20, "validation_samples": 3}
+    changes = {
+        "inference": "variational",
+        "max_steps": 10,
+        "evaluate_every": 5,
+        "batch_size": 20,
+        "validation_samples": 3,
+    }
     monkeypatch.setattr("mnar_recsys.config.presets.PRESETS", PRESETS | {"default": Settings().replace(changes)})
     monkeypatch.setattr(demo_run, "N_ITEMS", 40)
     monkeypatch.setattr(demo_run, "RATINGS_PER_USER", 4.0)
