@@ -47,7 +47,7 @@ def sensitivity(
     check_writable(out)
     fitted = load_model(model).fitted
     if fitted.draws is not None:
-        note("the profile is that of the variational fit, which the sampling started from")
+        note("the profile is of variational fits that start from the means of the sampled draws")
     count = len(default_grid(1.0)) if chosen is None else len(set(chosen))
     with progress("refitting", count, "selections") as advance:
 
