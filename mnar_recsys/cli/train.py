@@ -68,8 +68,8 @@ def train(
 ) -> None:
     """Fit a model to a rating log.
 
-    The joint model of the ratings and of the choice to rate; training stops by itself when it has converged. The posterior of a small
-    log is sampled.
+    The joint model of the ratings and of the choice to rate; training stops by itself when it has converged.
+    The posterior of a small log is sampled.
     """
     points = parse_propensities(known_propensities)
     options = {
