@@ -20,6 +20,10 @@ from mnar_recsys.config import CompileMode
 COMPILED_CELLS = 500_000_000
 """Visits of cells (draws x users x items x steps) from which compiling pays: about ten seconds without."""
 
+# Two threads gained nothing where this was measured, and beside another busy process their waiting for each other made
+# steps a hundred times slower.
+_ONE_THREAD: dict[str, str | int | bool | Callable[..., object]] = {"cpp.threads": 1}
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -93,7 +97,7 @@ def _plain(value: object) -> object:
 def _compile(function: Callable[P, R], any_shape: bool) -> Callable[P, R]:
     # Not before it is needed: it imports the compiler, which takes seconds.
     with _without_deprecations():
-        return torch.compile(function, dynamic=any_shape)
+        return torch.compile(function, dynamic=any_shape, options=_ONE_THREAD)
 
 
 @contextmanager
