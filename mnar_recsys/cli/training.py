@@ -34,15 +34,14 @@ def fit_to_folder(
     note(f"training on {log.n_ratings:,} ratings of {log.n_items:,} items by {log.n_users:,} users")
     if labels is not None:
         note(f"and on {labels.n_ratings:,} randomly collected ratings (MCAR labels), mean {labels.values.mean():.3f}")
+        log = add_survey(log, labels)
     recommender = MNARRecommender(settings)
-    decided = settings.resolve_for(log if labels is None else add_survey(log, labels))
+    decided = settings.resolve_for(log)
     try:
         with ExitStack() as stack:
             on_step = stack.enter_context(training_progress("training", decided))
             with sampling_progress(decided, stack.close) as on_draw:
-                recommender.fit(
-                    log, labels=labels, seed=seed, folder=out, resume=resume, on_step=on_step, on_draw=on_draw
-                )
+                recommender.fit(log, seed=seed, folder=out, resume=resume, on_step=on_step, on_draw=on_draw)
     except KeyboardInterrupt as interrupt:
         raise InterruptedRunError(_what_is_left(out)) from interrupt
     finally:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -77,7 +77,7 @@ def fused(function: Callable[P, R], *, any_shape: bool = True) -> Callable[P, R]
                 compiled = _compile(function, any_shape)
             with _without_deprecations():
                 plain = {name: _plain(value) for name, value in kwargs.items()}
-                return compiled(*map(_plain, args), **plain)  # type: ignore[arg-type]
+                return compiled(*map(_plain, args), **plain)
         except RuntimeError as error:
             # What is wrong with the arguments is wrong in the plain form, too, and says so there.
             result = function(*args, **kwargs)
@@ -89,9 +89,13 @@ def fused(function: Callable[P, R], *, any_shape: bool = True) -> Callable[P, R]
     return call
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     """Return what a function sees that knows nothing of gradients: the compiler asks after those of its inputs."""
-    return value.detach() if isinstance(value, torch.Tensor) and not torch.is_grad_enabled() else value
+    if torch.is_grad_enabled():
+        return value
+    if hasattr(value, "_make"):  # a named tuple
+        return value._make(map(_plain, value))
+    return value.detach() if isinstance(value, torch.Tensor) else value
 
 
 def _compile(function: Callable[P, R], any_shape: bool) -> Callable[P, R]:

@@ -111,6 +111,3 @@ def fit_encoder(trainer: Trainer, draws: PosteriorDraws, steps: int = _STEPS) ->
         if math.isfinite(float(loss.detach())):
             optimizer.step()
         schedule.step()
-
-
-__all__ = ["absorb", "deviations", "fit_encoder", "regression"]

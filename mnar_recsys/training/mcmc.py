@@ -48,6 +48,8 @@ class ChainState:
 
 
 OnDraw = Callable[[ChainState], None]
+Density = Callable[[Tensor], Tensor]
+"""A ``LogPosterior``, compiled perhaps."""
 
 
 def check_can_sample(log: RatingLog) -> None:
@@ -81,7 +83,8 @@ def sample_posterior(trainer: Trainer, on_draw: OnDraw | None = None) -> Posteri
     posterior = LogPosterior(
         trainer.model, trainer.log, trainer.stepper.objective.config, trainer.stepper.objective.population
     )
-    chains = [_Chain(posterior, config, trainer.seed, number) for number in range(config.mcmc_chains)]
+    density = fused(posterior.__call__, any_shape=False)
+    chains = [_Chain(posterior, density, config, trainer.seed, number) for number in range(config.mcmc_chains)]
     with compiling(config.compile, posterior.n_cells * _most_gradients(config), posterior.device):
         for chain in chains:
             chain.run(on_draw)
@@ -131,13 +134,15 @@ def _collect(posterior: LogPosterior, draws: list[Tensor], report: SamplingRepor
 class _Chain:
     """One chain: its draws after the warm-up, and what was monitored."""
 
-    def __init__(self, posterior: LogPosterior, config: TrainingConfig, seed: int, number: int) -> None:
+    def __init__(
+        self, posterior: LogPosterior, density: Density, config: TrainingConfig, seed: int, number: int
+    ) -> None:
         self.draws: list[Tensor] = []
         self.traces: dict[str, list[float]] = {}
         self.gradients = 0
         self.divergences = 0
         self._posterior = posterior
-        self._density = fused(posterior.__call__, any_shape=False)
+        self._density = density
         self._config = config
         self._seed = seed
         self._number = number

@@ -1,7 +1,7 @@
 """The missing-entry term of a density around a location and a linear logit, by quadrature, with its gradient."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,20 @@ from mnar_recsys.model.indexing import lift, masked_sum
 
 # Beyond e^40 the product with a node's factor could overflow, and pi is 1 to single precision long before.
 _LARGEST = 40.0
+
+
+class _Given(NamedTuple):
+    """The arguments of ``SumLogUnratedLinear``."""
+
+    score: Tensor
+    height: Tensor
+    base: Tensor
+    kappa: Tensor
+    offset: Tensor | None
+    unrated: Tensor
+    nodes: Tensor
+    weights: Tensor
+    is_squashed: bool
 
 
 class SumLogUnratedLinear(torch.autograd.Function):
@@ -29,120 +43,83 @@ class SumLogUnratedLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: PLR0917
-        ctx: Any,
-        score: Tensor,
-        height: Tensor,
-        base: Tensor,
-        kappa: Tensor,
-        offset: Tensor | None,
-        unrated: Tensor,
-        nodes: Tensor,
-        weights: Tensor,
-        is_squashed: bool,
-    ) -> Tensor:
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
         """Return the sums."""
-        ctx.save_for_backward(score, height, base, kappa, offset, unrated, nodes, weights)
-        ctx.is_squashed = is_squashed
-        return _sums(score, height, base, kappa, offset, unrated, nodes, weights, is_squashed)
+        given = _Given(*arguments)
+        ctx.save_for_backward(*given[:-1])
+        ctx.is_squashed = given.is_squashed
+        return _sums(given)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients."""
-        score, height, base, kappa, offset, unrated, nodes, weights = ctx.saved_tensors
-        given = (score, height, base, kappa, offset, unrated, nodes, weights, ctx.is_squashed, grad)
-        by_eta, by_score, *by_item = _gradients(*given)
+        given = _Given._make([*ctx.saved_tensors, ctx.is_squashed])
+        by_eta, by_score, *by_item = _gradients(given, grad)
         # An item's derivative where the parameter is the items', their sum where it is shared.
         shared = [
             part if parameter.numel() > 1 else part.sum().view_as(parameter)
-            for part, parameter in zip(by_item, (height, base, kappa), strict=True)
+            for part, parameter in zip(by_item, (given.height, given.base, given.kappa), strict=True)
         ]
-        by_weights = None
-        if ctx.needs_input_grad[7]:
-            by_weights = _weight_gradients(*given)
-        by_offset = offset_gradient(by_eta, 0 if offset is None else offset.dim())
+        by_weights = _weight_gradients(given, grad) if ctx.needs_input_grad[7] else None
+        by_offset = offset_gradient(by_eta, 0 if given.offset is None else given.offset.dim())
         return by_score, *shared, by_offset, None, None, by_weights, None
 
 
 @fused
-def _sums(  # noqa: PLR0917
-    score: Tensor,
-    height: Tensor,
-    base: Tensor,
-    kappa: Tensor,
-    offset: Tensor | None,
-    unrated: Tensor,
-    nodes: Tensor,
-    weights: Tensor,
-    is_squashed: bool,
-) -> Tensor:
-    place = torch.sigmoid(score) if is_squashed else score
-    total = torch.full_like(score, torch.finfo(score.dtype).tiny)
-    for stays, weight in zip(_stays(place, height, base, kappa, offset, nodes), weights.unbind(), strict=True):
-        total.addcmul_(stays, weight)
-    return masked_sum(total.log_(), unrated)
+def _sums(given: _Given) -> Tensor:
+    return masked_sum(_total(given, _place(given)).log_(), given.unrated)
 
 
 @fused
-def _gradients(  # noqa: PLR0917
-    score: Tensor,
-    height: Tensor,
-    base: Tensor,
-    kappa: Tensor,
-    offset: Tensor | None,
-    unrated: Tensor,
-    nodes: Tensor,
-    weights: Tensor,
-    is_squashed: bool,
-    grad: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _gradients(given: _Given, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of each cell's eta and score (S, B, I) and of each item's height, base and kappa (I,)."""
-    place = torch.sigmoid(score) if is_squashed else score
-    total = torch.full_like(score, torch.finfo(score.dtype).tiny)
-    by_eta, by_kappa = torch.zeros_like(score), torch.zeros_like(score)
-    each = zip(_stays(place, height, base, kappa, offset, nodes), nodes.unbind(), weights.unbind(), strict=True)
+    place = _place(given)
+    total = _tiny_like(place)
+    by_eta, by_kappa = torch.zeros_like(place), torch.zeros_like(place)
+    each = zip(_stays(given, place), given.nodes.unbind(), given.weights.unbind(), strict=True)
     for stays, node, weight in each:
         total.addcmul_(stays, weight)
         slope = stays.addcmul_(stays, stays, value=-1)  # v (1 - v)
         by_eta.addcmul_(slope, weight, value=-1)
         by_kappa.addcmul_(slope, weight * node, value=-1)
-    share = (grad[..., None] * unrated).div_(total)
+    share = (grad[..., None] * given.unrated).div_(total)
     by_eta.mul_(share)
-    by_score = by_eta * height
-    if is_squashed:
+    by_score = by_eta * given.height
+    if given.is_squashed:
         by_score = by_score.mul_(torch.addcmul(place, place, place, value=-1))
     by_height = (by_eta * place).sum((0, 1))
     return by_eta, by_score, by_height, by_eta.sum((0, 1)), by_kappa.mul_(share).sum((0, 1))
 
 
 @fused
-def _weight_gradients(  # noqa: PLR0917
-    score: Tensor,
-    height: Tensor,
-    base: Tensor,
-    kappa: Tensor,
-    offset: Tensor | None,
-    unrated: Tensor,
-    nodes: Tensor,
-    weights: Tensor,
-    is_squashed: bool,
-    grad: Tensor,
-) -> Tensor:
-    place = torch.sigmoid(score) if is_squashed else score
-    total = torch.full_like(score, torch.finfo(score.dtype).tiny)
-    for stays, weight in zip(_stays(place, height, base, kappa, offset, nodes), weights.unbind(), strict=True):
+def _weight_gradients(given: _Given, grad: Tensor) -> Tensor:
+    place = _place(given)
+    share = (grad[..., None] * given.unrated).div_(_total(given, place))
+    return torch.stack([stays.mul_(share).sum() for stays in _stays(given, place)])
+
+
+def _place(given: _Given) -> Tensor:
+    return torch.sigmoid(given.score) if given.is_squashed else given.score
+
+
+def _total(given: _Given, place: Tensor) -> Tensor:
+    """Return sum_q omega_q v_q of each cell, (S, B, I)."""
+    total = _tiny_like(place)
+    for stays, weight in zip(_stays(given, place), given.weights.unbind(), strict=True):
         total.addcmul_(stays, weight)
-    share = (grad[..., None] * unrated).div_(total)
-    return torch.stack([stays.mul_(share).sum() for stays in _stays(place, height, base, kappa, offset, nodes)])
+    return total
 
 
-def _stays(  # noqa: PLR0917
-    place: Tensor, height: Tensor, base: Tensor, kappa: Tensor, offset: Tensor | None, nodes: Tensor
-) -> Iterator[Tensor]:
+def _stays(given: _Given, place: Tensor) -> Iterator[Tensor]:
     """Yield v of each node, (S, B, I), free to be changed."""
-    eta = torch.addcmul(base, height, place)
-    odds = torch.exp((eta if offset is None else eta + lift(offset)).clamp(max=_LARGEST))
-    factors = torch.exp((nodes[:, None] * kappa).clamp(-_LARGEST, _LARGEST))  # (Q, 1) or (Q, I)
+    eta = torch.addcmul(given.base, given.height, place)
+    odds = torch.exp((eta if given.offset is None else eta + lift(given.offset)).clamp(max=_LARGEST))
+    factors = torch.exp((given.nodes[:, None] * given.kappa).clamp(-_LARGEST, _LARGEST))  # (Q, 1) or (Q, I)
     for factor in factors.unbind():
         yield torch.mul(odds, factor).add_(1).reciprocal_()
+
+
+def _tiny_like(cells: Tensor) -> Tensor:
+    """Return the smallest normal number in every cell: it keeps the logarithm finite where pi rounds to 1."""
+    return torch.full_like(cells, torch.finfo(cells.dtype).tiny)
