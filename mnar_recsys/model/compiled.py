@@ -20,8 +20,8 @@ from mnar_recsys.config import CompileMode
 COMPILED_CELLS = 500_000_000
 """Visits of cells (draws x users x items x steps) from which compiling pays: about ten seconds without."""
 
-# Two threads gained nothing at 1,000 items and half the time at 10,000; but beside another busy process their waiting for
-# each other made steps up to a hundred times slower.
+# Two threads gained nothing at 1,000 items and half the time at 10,000; but beside another busy process their waiting
+# for each other made steps up to a hundred times slower.
 _ONE_THREAD: dict[str, str | int | bool | Callable[..., object]] = {"cpp.threads": 1}
 
 P = ParamSpec("P")
