@@ -32,7 +32,8 @@ def predict_all(name: str, n_users: int, n_items: int) -> Row:
         target = Path(folder) / "predictions.parquet"
 
         def export() -> None:
-            export_predictions(target, predictor, all_pairs(log), levels=True, propensity=True)
+            with predictor.compiling(n_users * n_items):
+                export_predictions(target, predictor, all_pairs(log), levels=True, propensity=True)
 
         row = measured(name, n_items, export, repeats=1, warmup=0)
     users = np.repeat(np.arange(min(_CHECKED_USERS, n_users)), n_items)

@@ -63,7 +63,7 @@ def predict(
     ] = "conditional",
     draws: Annotated[
         int | None,
-        typer.Option(min=1, help="Posterior draws a user; 256, on small logs 64 for each of 8 draws of item weights."),
+        typer.Option(min=1, help="Posterior draws a user; 128, on small logs 32 for each of 8 draws of item weights."),
     ] = None,
 ) -> None:
     """Export debiased predictions with uncertainty.
@@ -85,7 +85,8 @@ def predict(
     predictor = _predictor(recommender, model, draws, estimand)
     intervals = _intervals(conformal, trained_on, predictor, coverage, by_user=by_user)
     total, blocks = _blocks(which, predictor, pairs, top_n or 0, columns, strict=strict)
-    with progress("predicting", total, "pairs") as advance:
+    n_worked_on = total if which == "--pairs" else predictor.log.n_users * predictor.log.n_items
+    with predictor.compiling(n_worked_on), progress("predicting", total, "pairs") as advance:
         summary = export_predictions(
             out, predictor, blocks, levels=levels, propensity=propensity, conformal=intervals, on_pairs=advance
         )

@@ -16,7 +16,7 @@ _YAHOO_R3 = Settings(
         weight_prior_sd=None, bias_prior_sd=None, exposure_prior_sd=None, selection_prior_sd=None,
     ),
     training=TrainingConfig(
-        samples=20, batch_size=100, learning_rate=1e-3, slope_rate=1, average_decay=0,
+        samples=20, proposal="encoder", batch_size=100, learning_rate=1e-3, slope_rate=1, average_decay=0,
         max_steps=10_000, stop="never", evaluate_every=500
     ),
 )  # fmt: skip

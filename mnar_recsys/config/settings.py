@@ -50,6 +50,12 @@ class Settings(FrozenSettings):
                 raise ValueError("inference 'mcmc' needs a missing model of single cells; found missing 'agnostic'")
         return self
 
+    @model_validator(mode="after")
+    def _mode_can_be_sought(self) -> Self:
+        if self.training.proposal == "newton" and self.model.estimator == "sampled":
+            raise ValueError("proposal 'newton' needs estimator 'marginal'; found 'sampled'")
+        return self
+
     def replace(self, values: Mapping[str, Any]) -> Self:
         """Return settings with fields changed by name, wherever they live; text is parsed as the field's type.
 
@@ -87,6 +93,8 @@ class Settings(FrozenSettings):
             is_possible = model.item_weights == "variational" and model.estimator == "marginal"
             sampled = is_small and is_possible and training.stop == "auto"
             decided["inference"] = "mcmc" if sampled else "variational"
+        if training.proposal == "auto":
+            decided["proposal"] = "newton" if model.estimator == "marginal" else "encoder"
         if training.stop == "auto":
             decided["stop"] = "converged" if model.item_weights == "variational" else "held-out"
         return self.model_copy(update={"model": model, "training": training.model_copy(update=decided)})

@@ -8,6 +8,7 @@ from mnar_recsys.config.base import FrozenSettings
 
 Stop = Literal["auto", "held-out", "converged", "never"]
 Inference = Literal["auto", "variational", "mcmc"]
+Proposal = Literal["auto", "encoder", "newton"]
 CompileMode = Literal["auto", "on", "off"]
 
 LEAST_STEPS_BETWEEN_LOOKS = 50
@@ -20,6 +21,10 @@ class TrainingConfig(FrozenSettings):
 
     samples: int = Field(default=10, ge=1)
     """Importance samples a user in training [S; the paper's K]."""
+    proposal: Proposal = "auto"
+    """Where these come from: `encoder`, its q(z|x), as in the paper; `newton`, one Newton step from its mean towards
+    the mode of the posterior, with the curvature there: far more of the samples count. `auto`: newton where the
+    missing ratings of all items are summed out."""
     batch_size: int = Field(default=100, ge=1)
     """Users in a batch [B]."""
     learning_rate: float = Field(default=1e-2, gt=0)
@@ -44,7 +49,7 @@ class TrainingConfig(FrozenSettings):
     """Importance samples a held-out user."""
     sampled_items: Literal["auto", "all"] | Annotated[int, Field(ge=1)] = "auto"
     """Items of the missing-entry term in a training step: `all`, or so many, in two samples drawn anew for each step.
-    `auto`: all up to 3,000 items and where the items' weights are variational, else 200."""
+    `auto`: all up to 3,000 items and where the items' weights are variational, else 400."""
     evaluate_every: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Steps between two looks at the bound; a checkpoint is written at each. `auto`: 50, and at least a quarter of a
     pass over the users."""

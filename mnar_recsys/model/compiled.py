@@ -32,7 +32,7 @@ _active = False
 
 @contextmanager
 def compiling(mode: CompileMode, cell_visits: float, device: torch.device) -> Iterator[None]:
-    """Let fused functions be compiled while the block runs, if that is wanted and pays.
+    """Let fused functions be compiled while the block runs, if that is wanted and pays, or is so already.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def compiling(mode: CompileMode, cell_visits: float, device: torch.device) -> It
     global _active  # noqa: PLW0603 - which of two equal forms runs is a matter of the process, not of a model
     before = _active
     pays = device.type == "cpu" and cell_visits >= COMPILED_CELLS and _has_compiler()
-    _active = mode == "on" or (mode == "auto" and pays)
+    _active = mode == "on" or (mode == "auto" and (pays or before))
     try:
         yield
     finally:

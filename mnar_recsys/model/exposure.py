@@ -80,6 +80,15 @@ class Exposure(nn.Module):
         pairs = batch.pair_products(z[..., : self.size], weight[None]).squeeze(1)
         return pairs if activity is None else pairs + activity
 
+    def vectors(self, n_items: int) -> Tensor:
+        """Return by how much each dimension of z_x raises the log-odds of rating each of P items: (P, E')."""
+        weight, parts = self.current(), []
+        if weight is not None:
+            parts.append(weight)
+        if self.log_activity_sd is not None:
+            parts.append(torch.exp(self.log_activity_sd).expand(n_items, 1))
+        return torch.cat(parts, dim=1)
+
     def be_variational(self) -> None:
         """Give the weights a variational posterior; ``weight`` becomes its mean."""
         self.posterior = None if self.weight is None else WeightPosterior(self.weight.detach())

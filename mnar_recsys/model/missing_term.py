@@ -84,10 +84,24 @@ class CellTerm(MissingTerm):
     def _block(self, taste: Tensor, z_x: Tensor, batch: UserBatch, noise: Tensor | None) -> Tensor:
         unrated = batch.unrated(self.decoder.n_items)
         items = ALL_ITEMS if batch.drawn is None else batch.drawn
-        offset = self.exposure.cells(z_x, items)
-        if self.missing.depends_on_rating:
-            return self.sum_log_unrated(self.decoder.cells(taste, items), offset, noise, unrated, items)
-        logit = self.missing.logit(taste, items).squeeze(0)
+        natural = self.decoder.natural(taste, items) if self.missing.depends_on_rating else None
+        return self.given(natural, self.exposure.cells(z_x, items), noise, unrated, items)
+
+    def given(
+        self,
+        natural: Tensor | None,
+        offset: Tensor | None,
+        noise: Tensor | None,
+        unrated: Tensor,
+        items: slice | Tensor,
+    ) -> Tensor:
+        """Return the term of a block, given all that z decides of its cells: (S, B).
+
+        ``natural`` (S, B, C, I) parameters of the decoder, None if the mask does not depend on the rating.
+        """
+        if natural is not None:
+            return self.sum_log_unrated(self.decoder.distribution(natural, items), offset, noise, unrated, items)
+        logit = self.missing.logit(self.missing.bias(), items).squeeze(0)
         return masked_sum(logsigmoid(-(logit if offset is None else logit + lift(offset))), unrated)
 
     @abstractmethod

@@ -40,16 +40,22 @@ class MnarVae(nn.Module):
         return self.encoder.latent_size
 
     def estimator(self, *, marginal: bool, levels: Tensor | None = None) -> MissingTerm:
-        """Return the estimator of the missing-entry term, exact or drawn; a model of whole rows has no exact one.
+        """Return the estimator of the missing-entry term, exact or drawn; see ``marginal``."""
+        if marginal:
+            return self.marginal(levels)
+        parts = self.decoder if levels is None else self.decoder.on_levels(levels), self.missing, self.exposure
+        if not self.missing.needs_row:
+            return Sampled(*parts)
+        return SampledRow(*parts, survey_could_be_rated=self.survey_could_be_rated)
+
+    def marginal(self, levels: Tensor | None = None) -> Marginal:
+        """Return the exact estimator of the missing-entry term, which a model of whole rows has not.
 
         With ``levels`` (R,), the bound that it gives is that of ratings rounded to these; see ``Decoder.on_levels``.
         """
-        parts = self.decoder if levels is None else self.decoder.on_levels(levels), self.missing, self.exposure
-        if not self.missing.needs_row:
-            return Marginal(*parts) if marginal else Sampled(*parts)
-        if marginal:
+        if self.missing.needs_row:
             raise ValueError("a missing model of whole rows has no marginal form")
-        return SampledRow(*parts, survey_could_be_rated=self.survey_could_be_rated)
+        return Marginal(self.decoder if levels is None else self.decoder.on_levels(levels), self.missing, self.exposure)
 
     def split_latent(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Split z into taste (S, B, K) and the latent of the exposure (S, B, E')."""

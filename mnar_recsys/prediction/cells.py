@@ -8,12 +8,14 @@ Eq. 18 of the paper leaves the factor out, which is harmless where few cells are
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from mnar_recsys.model.decoders import Grid, RatingDistribution
 from mnar_recsys.model.missing import MissingModel
+from mnar_recsys.prediction.mixture import LEAST_TILT, Mixture, mix
 
 UNRATED, RATED, UNTILTED = 0, 1, 2
 
@@ -67,6 +69,8 @@ class CellPosterior:
     ----------
     cells : RatingDistribution
         p(x|z) of each draw and cell.
+    grid : Grid
+        The decoder's.
     missing : MissingModel or None
         For the items in ``items``; None where ``offset`` says all that is to be said of the log-odds.
     items : slice or Tensor
@@ -82,6 +86,7 @@ class CellPosterior:
     def __init__(
         self,
         cells: RatingDistribution,
+        grid: Grid,
         missing: MissingModel | None,
         items: slice | Tensor,
         *,
@@ -90,6 +95,7 @@ class CellPosterior:
         status: Tensor,
     ) -> None:
         self.cells = cells
+        self.grid = grid
         self.missing = missing
         self.items = items
         self.offset = offset
@@ -98,6 +104,11 @@ class CellPosterior:
 
     def moments(self) -> Moments:
         """Mean, standard deviations and propensity of each cell: (..., I)."""
+        if self.cells.has_levels:  # the grid is all there is
+            mixture, ratings = self._mixture, self.grid.centre[:, None]
+            mean = (mixture.masses * ratings).sum(-2)
+            variance = (mixture.masses * (ratings - mean.unsqueeze(-2)).square()).sum(-2)
+            return Moments(mean, variance.sqrt(), mixture.mean_se, mixture.propensity)
         support = self.cells.support
         weights = self.cells.support_weights
         rated = self._rated(support)
@@ -111,23 +122,29 @@ class CellPosterior:
         propensity = (self.share * (weights * rated).sum(-2)).sum(0)
         return Moments(mean, variance.clamp_min(0).sqrt(), variance_of_mean.sqrt(), propensity)
 
-    def masses(self, grid: Grid) -> Tensor:
+    def masses(self) -> Tensor:
         """Probability of each bin of the decoder's grid: (..., G, I)."""
-        tilted = self.cells.mass(grid) * self._tilt(self._rated(grid.centre[:, None]))
-        tilted = tilted / tilted.sum(-2, keepdim=True)
-        return (self.share.unsqueeze(-2) * tilted).sum(0)
+        return self._mixture.masses
+
+    @cached_property
+    def _mixture(self) -> Mixture:
+        logit = self._logit(self.grid.centre[:, None])
+        keeps = torch.stack([self.status == UNTILTED, self.status == UNRATED, self.status == RATED]).to(logit.dtype)
+        return mix(self.cells, self.grid, logit, self.offset, self.share, keeps)
+
+    def _logit(self, ratings: Tensor) -> Tensor:
+        """Log-odds of rating the cell, but for the offset, given ratings broadcastable to (S, ..., Q, I)."""
+        return torch.zeros_like(ratings) if self.missing is None else self.missing.logit(ratings, self.items)
 
     def _rated(self, ratings: Tensor) -> Tensor:
-        """Probability pi of rating the cell, given rating and z, broadcastable to (S, ..., Q, I)."""
-        logit = ratings.new_zeros(()) if self.missing is None else self.missing.logit(ratings, self.items)
+        logit = self._logit(ratings)
         return torch.sigmoid(logit if self.offset is None else logit + self.offset.unsqueeze(-2))
 
     def _tilt(self, rated: Tensor) -> Tensor:
-        """Return the factor of p(s|x), by the status of the cell."""
+        """Return the factor of p(s|x), by the status of the cell, from the probability of rating it."""
         status = self.status.unsqueeze(-2)
         tilt = torch.where(status == RATED, rated, 1 - rated)
-        # Keeps a cell whose every rating is certain to be given, or withheld, from 0 / 0.
-        return torch.where(status == UNTILTED, 1.0, tilt.clamp_min(1e-12))
+        return torch.where(status == UNTILTED, 1.0, tilt.clamp_min(LEAST_TILT))
 
 
 def quantiles(masses: Tensor, grid: Grid, probabilities: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.bound import effective_sample_size
-from mnar_recsys.model.missing_term import SampledRow
+from mnar_recsys.model.missing_term import Marginal, SampledRow
 from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.model.proposal import weighted_draws
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,14 @@ def infer(
         if cell_generator is not None and model.missing.depends_on_rating:
             cell_noise = model.decoder.noise(shape, cell_generator)
         estimator = model.estimator(marginal=cell_noise is None)
-        weights, z = model.log_weights(batch, noise, estimator, cell_noise)
+        if isinstance(estimator, Marginal):
+            z, log_w = weighted_draws(model, batch, noise, estimator)
+        else:
+            weights, z = model.log_weights(batch, noise, estimator, cell_noise)
+            log_w = weights.total
         cold = torch.from_numpy(batch.counts == 0).to(z.device)
         z = torch.where(cold[:, None], noise + model.prior_mean(batch), z)
-        log_w = torch.where(cold, torch.zeros_like(weights.total), weights.total)
+        log_w = torch.where(cold, torch.zeros_like(log_w), log_w)
         taste, z_x = model.split_latent(z)
         row_logit = estimator.logits(taste, z_x, batch, cell_noise) if isinstance(estimator, SampledRow) else None
         return UserPosterior(taste, z_x, torch.softmax(log_w, dim=0), effective_sample_size(log_w), row_logit)

@@ -1,6 +1,7 @@
 """Predictions for pairs of users and items: posterior moments, quantiles, level probabilities, draws."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,29 +11,22 @@ from numpy.typing import NDArray
 
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model.batch import UserBatch, make_batch
+from mnar_recsys.model.compiled import compiling
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.posterior_draws import PosteriorDraws
-from mnar_recsys.prediction.cells import (
-    RATED,
-    UNRATED,
-    UNTILTED,
-    CellPosterior,
-    Estimand,
-    Moments,
-    level_masses,
-    quantiles,
-)  # fmt: skip
+from mnar_recsys.prediction.cells import UNTILTED, CellPosterior, Estimand, Moments, level_masses, quantiles
+from mnar_recsys.prediction.known_cells import KnownCells
 from mnar_recsys.prediction.posterior import UserPosterior, as_sampled, infer, pick, quasi_normal
 from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
 from mnar_recsys.prediction.weight_draws import SampledDraws, WeightDraws
 from mnar_recsys.rng import torch_seed
 
-DRAWS = 256
+DRAWS = 128
 """Draws of a user's latent where the items' weights are points."""
-DRAWS_EACH = 64
+DRAWS_EACH = 32
 """The same for each draw of the items' weights, where they have a posterior."""
 
-_CELLS_AT_ONCE = 4_000_000
+_CELLS_AT_ONCE = 2_000_000
 _USERS_AT_ONCE = 256
 
 
@@ -97,9 +91,7 @@ class Predictor:
         self.noise = quasi_normal(points, model.latent_size, torch_seed(seed, "predict")).to(self.device)
         rated = np.bincount(log.items, minlength=log.n_items) > 0
         self.trained_items = rated if trained_items is None else trained_items
-        self._n_ratings = np.diff(log.indptr)
-        # One key a rated cell; sorted, because users and the items inside a user are.
-        self._rated_keys = log.chosen.cells
+        self._known = KnownCells(log)
 
     def predict(
         self,
@@ -125,15 +117,19 @@ class Predictor:
         order = np.argsort(users, kind="stable")
         back = np.argsort(order, kind="stable")
         chunks = self._chunks(users[order], items[order])
-        with torch.no_grad():
+        with torch.no_grad(), self.compiling(len(users)):
             parts = [self._describe(chunk, tuple(probabilities), levels) for chunk in chunks]
         columns = {key: np.concatenate([part[key] for part in parts], axis=-1)[..., back] for key in parts[0]}
         shares = columns.pop("levels") if levels else None
         return Predictions(
             levels=None if shares is None else np.ascontiguousarray(shares.T),
-            cold=self._is_cold(users, items),
+            cold=self._known.is_cold(users, items, self.trained_items),
             **columns,
         )
+
+    def compiling(self, n_pairs: int) -> AbstractContextManager[None]:
+        """Let the loops of predictions for ``n_pairs`` be compiled while the block runs, if they are many enough."""
+        return compiling("auto", float(n_pairs) * self.n_draws, self.device)
 
     @property
     def n_draws(self) -> int:
@@ -166,7 +162,7 @@ class Predictor:
         number %= len(self.weights)
         single = chunk.posteriors[number].keep(torch.from_numpy(picks).to(self.device))
         with self.weights.at(number):
-            masses = self._cells(single, chunk, chunk.items).masses(self.grid)  # (G, n)
+            masses = self._cells(single, chunk, chunk.items).masses()  # (G, n)
         place = torch.from_numpy(pick(masses.T.cpu().numpy(), rng))
         lower, upper = self.grid.lower.cpu()[place].numpy(), self.grid.upper.cpu()[place].numpy()
         ratings = lower + rng.random(len(lower)) * (upper - lower)
@@ -214,6 +210,7 @@ class Predictor:
         by_row = posterior.row_logit
         return CellPosterior(
             self.model.decoder.pairs(posterior.taste, pairs),
+            self.grid,
             self.model.missing if by_row is None else None,
             item,
             offset=self.model.exposure.pairs(posterior.z_x, pairs) if by_row is None else by_row[:, rows, item],
@@ -224,19 +221,7 @@ class Predictor:
     def _status(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.estimand is Estimand.PAPER:
             return np.full(len(items), UNTILTED)
-        keys = users * self.log.n_items + items
-        place = np.minimum(np.searchsorted(self._rated_keys, keys), len(self._rated_keys) - 1)
-        rated = self._rated_keys[place] == keys
-        is_silent = self._has_no_ratings(users)
-        if self.log.eligible is not None:  # that a rating is missing which nobody could give says nothing
-            is_silent |= ~self.log.eligible.contains(keys)
-        return np.where(is_silent, UNTILTED, np.where(rated, RATED, UNRATED))
-
-    def _has_no_ratings(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return np.asarray((users == UNKNOWN) | (self._n_ratings[users] == 0))
-
-    def _is_cold(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return np.asarray(self._has_no_ratings(users) | (items == UNKNOWN) | ~self.trained_items[items])
+        return self._known.status(users, items)
 
     def _describe(self, chunk: _Chunk, probabilities: tuple[float, ...], levels: bool) -> dict[str, Any]:
         """Return the columns of a chunk, the pairs on the last axis."""
@@ -264,7 +249,7 @@ class Predictor:
                 cells = self._cells(posterior, chunk, items, untilted=average)
                 parts.append(cells.moments())
                 if probabilities or levels:
-                    masses.append(cells.masses(self.grid))  # (G, n)
+                    masses.append(cells.masses())  # (G, n)
         moments = Moments.mixed(parts)
         moments = moments.mixture() if average else moments
         columns = {

@@ -8,6 +8,7 @@ from mnar_recsys.data import RatingLog
 from mnar_recsys.model.batch import iterate_batches
 from mnar_recsys.model.bound import importance_bound
 from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.model.proposal import weighted_draws
 from mnar_recsys.prediction.weight_draws import WeightDraws
 from mnar_recsys.rng import torch_seed
 
@@ -22,6 +23,7 @@ def user_bounds(
 ) -> NDArray[np.float64]:
     """Return the bound on log p(x_obs, s) of each user, in nats, missing ratings summed out: (n,). Higher is better.
 
+    Samples come from ``propose``, not from the encoder: what is compared is models, not how well their encoders do.
     Averaged over draws of the items' weights where they have a posterior. That is the bound on E[log p(x_obs, s | w)];
     the weights' own divergence from their prior is paid once a log, not once a user, and is no part of it.
 
@@ -42,7 +44,7 @@ def user_bounds(
     if on_levels and log.scale.levels is not None:
         levels = torch.tensor(log.scale.levels, dtype=torch.float32, device=device)
     draws = WeightDraws(model, seed)
-    estimator = model.estimator(marginal=True, levels=levels)
+    estimator = model.marginal(levels)
     size = max(1, _CELLS_AT_ONCE // log.n_items)
     total = np.zeros(len(users))
     for number in range(len(draws)):
@@ -51,8 +53,7 @@ def user_bounds(
         with draws.at(number), torch.no_grad():
             for _, batch in iterate_batches(log, users, _USERS_AT_ONCE, device):
                 noise = torch.randn(SAMPLES, batch.n_users, model.latent_size, generator=generator, device=device)
-                parts = [noise[first : first + size] for first in range(0, SAMPLES, size)]
-                log_w = [model.log_weights(batch, part, estimator)[0].total for part in parts]
-                bounds.append(importance_bound(torch.cat(log_w)).cpu().numpy())
+                _, log_w = weighted_draws(model, batch, noise, estimator, at_once=size)
+                bounds.append(importance_bound(log_w).cpu().numpy())
         total += np.concatenate(bounds)
     return total / len(draws)

@@ -8,7 +8,7 @@ from mnar_recsys.errors import ConfigError
 
 # Up to so many items a step works on all of them; above, on so many.
 _FEW_ITEMS = 3000
-DEFAULT_SIZE = 200
+DEFAULT_SIZE = 400
 # Share of the sample spread evenly over the items, whatever their popularity.
 _EVEN_SHARE = 0.5
 

@@ -50,12 +50,13 @@ class Stepper:
         self.model = model
         self.log = log
         self.config = settings.training
-        self.objective = Objective(model, settings.model, n_users, log.scale)
+        size = sample_size(settings, log.n_items)
+        seeks_mode = settings.training.proposal == "newton"
+        self.objective = Objective(model, settings.model, n_users, log.scale, seeks_mode=seeks_mode)
         self.seed = seed
         self.workers = workers
         self.device = next(model.parameters()).device
         self._draws_cells = settings.model.estimator == "sampled" and model.missing.depends_on_rating
-        size = sample_size(settings, log.n_items)
         self.rows = None if size is None else ItemRows(self.objective)
         counts = np.bincount(log.items, minlength=log.n_items)
         self.sampler = None if size is None else ItemSampler(counts, max(size // 2, 1))

@@ -15,7 +15,9 @@ from mnar_recsys.errors import ConfigError
 from mnar_recsys.model.batch import make_batch
 from mnar_recsys.model.bound import importance_bound
 from mnar_recsys.model.compiled import compiling
+from mnar_recsys.model.missing_term import Marginal
 from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.model.proposal import log_weights
 from mnar_recsys.rng import numpy_generator, torch_seed
 from mnar_recsys.training.state import Progress, copy_weights
 from mnar_recsys.training.step import Stepper
@@ -124,7 +126,10 @@ class Trainer:
                 continue
             with torch.no_grad():
                 batch = make_batch(self.log, users, self.device)
-                weights, _ = model.log_weights(batch, noise, estimator, cell_noise)
+                if isinstance(estimator, Marginal) and self.config.proposal == "newton":
+                    weights, _ = log_weights(model, batch, noise, estimator, steps=1)
+                else:
+                    weights, _ = model.log_weights(batch, noise, estimator, cell_noise)
             found[start : start + size] = importance_bound(weights.total).double().cpu()
         return self.workers.total(found)
 

@@ -4,6 +4,7 @@ Every process draws the noise of the whole batch and uses its share, and gradien
 one that a single process would make with the same batches.
 """
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -60,4 +61,6 @@ def join_workers() -> Workers:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         # Gloo sums on the processor and in sparse form; with graphics cards NCCL takes the dense tensors.
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        # Its threads must end before the process does, or the process aborts now and then.
+        atexit.register(torch.distributed.destroy_process_group)
     return Workers(torch.distributed.get_rank(), size)

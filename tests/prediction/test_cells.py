@@ -16,6 +16,7 @@ from mnar_recsys.model.decoders import GaussianDecoder, GaussianRatings
 from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.missing import Ignorable
 from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.model.proposal import propose
 from mnar_recsys.prediction import UNKNOWN, Predictor
 from mnar_recsys.prediction.cells import Estimand
 
@@ -187,9 +188,8 @@ def test_gaussian_cells_follow_the_tilted_normal_of_a_single_draw(missing: str) 
     probabilities = (0.05, 0.25, 0.5, 0.9)
     predictor = Predictor(model, log, draws=1)
     found = predictor.predict(np.ones(3, int), np.array([0, 2, 3]), probabilities=probabilities, levels=True)
-    with torch.no_grad():
-        mean_z, log_sd = (value[1].item() for value in model.encoder(make_batch(log, np.arange(4))))
-    z = mean_z + np.exp(log_sd) * predictor.noise.item()
+    proposal = propose(model, make_batch(log, np.array([1])), model.estimator(marginal=True))
+    z = proposal.draw(predictor.noise)[0].item()
     x = np.linspace(-3, 7, 20_001)
     for place, item in enumerate((0, 2, 3)):
         natural = z * model.decoder.weight[0, item, 0].item() + model.decoder.bias[0, item].item()

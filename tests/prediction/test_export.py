@@ -60,7 +60,7 @@ def test_streaming_equals_one_shot(
     assert len(written) == 13
     assert sum(written) == 25 * 7
     one, many = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("one", "many"))
-    pd.testing.assert_frame_equal(one, many, rtol=1e-4)
+    pd.testing.assert_frame_equal(one, many, rtol=1e-3, atol=1e-5)
     assert not one.duplicated(["user", "item"]).any()
     assert one["user"].nunique() == 25
 

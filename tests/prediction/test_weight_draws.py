@@ -102,4 +102,4 @@ def test_a_model_with_point_weights_has_one_draw_its_values(log: RatingLog) -> N
     predictor = Predictor(tiny_model(log, seed=3), log)
     assert len(predictor.weights) == 1
     assert not predictor.weights.are_drawn
-    assert predictor.n_draws == 256
+    assert predictor.n_draws == 128

@@ -23,7 +23,7 @@ from mnar_recsys.training.item_sample import ItemSampler, inclusion_probabilitie
 SMALL = {
     "latent_size": 2, "embedding_size": 4, "code_size": 8, "samples": 1, "batch_size": 16, "device": "cpu",
     "stop": "never", "item_weights": "point", "weight_prior_sd": None, "bias_prior_sd": None, "gradient_clip": 1e6,
-    "average_decay": 0,
+    "average_decay": 0, "proposal": "encoder",
 }  # fmt: skip
 COUNTS = np.array([0, 3, 40, 3, 1, 9, 0, 22, 5, 300])
 

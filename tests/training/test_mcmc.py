@@ -20,6 +20,7 @@ from mnar_recsys.errors import ConfigError, ModelFolderError
 from mnar_recsys.model.missing.base import TYPICAL_SELECTION
 from mnar_recsys.model.posterior_draws import PosteriorDraws, SamplingReport
 from mnar_recsys.prediction import UNKNOWN, Predictor
+from mnar_recsys.prediction.predictor import DRAWS_EACH
 from mnar_recsys.training import Trainer, mcmc
 from mnar_recsys.training.mcmc import ChainState, check_can_sample, sample_posterior
 
@@ -163,9 +164,8 @@ def test_users_outside_the_chains_get_the_prior_or_the_encoder(log: RatingLog) -
     new = fitted.condition_on(log)
     assert draws_of(new).z is None
     users, items = all_pairs(log)
-    assert new.predictor.n_draws == 12 * 64
-    # Draws stand in the encoder's basis: what it proposes is worth something under each of them.
-    assert new.predictor.predict(users, items).ess[users > 0].min() > 12 * 3
+    assert new.predictor.n_draws == 12 * DRAWS_EACH
+    assert new.predictor.predict(users, items).ess[users > 0].min() > 12 * DRAWS_EACH / 2
 
 
 def test_a_loaded_model_predicts_the_same(tmp_path: Path, log: RatingLog, fitted: MNARRecommender) -> None:

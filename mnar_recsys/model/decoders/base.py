@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,9 @@ class RatingDistribution(ABC):
     Expectations run over a *support* axis of length Q that stands right before the cells: (..., Q, I). For levels
     the support is the levels themselves and expectations are exact; for a density it is its quadrature nodes.
     """
+
+    has_levels = False
+    """Whether the only possible ratings are those of the support."""
 
     @property
     @abstractmethod
@@ -69,6 +73,10 @@ class RatingDistribution(ABC):
     @abstractmethod
     def mass(self, grid: "Grid") -> Tensor:
         """Probability of each bin of the decoder's grid: (..., G, I)."""
+
+    def masses(self, grid: "Grid") -> Sequence[Tensor]:
+        """Return ``mass`` bin by bin: G times (..., I)."""
+        return self.mass(grid).unbind(-2)
 
     @abstractmethod
     def draw(self, noise: Tensor) -> "DrawnRatings":
@@ -164,21 +172,34 @@ class Decoder(nn.Module, ABC):
         return self.weight_posterior.kl(self.weight) + self.bias_posterior.kl(self.bias)
 
     @property
+    def latent_size(self) -> int:
+        """Size K of the latent taste."""
+        return self.weight.shape[2]
+
+    @property
     def n_items(self) -> int:
         """Number of items P."""
         return self.weight.shape[1]
 
     def cells(self, z: Tensor, items: slice | Tensor = slice(None)) -> RatingDistribution:
         """p(x|z) of every user and item of a block: z (S, B, K) -> cells (S, B, I)."""
+        return self.distribution(self.natural(z, items), items)
+
+    def natural(self, z: Tensor, items: slice | Tensor = slice(None)) -> Tensor:
+        """Return the natural parameters of every user and item of a block: z (S, B, K) -> (S, B, C, I)."""
         weight, bias = (take(values, items, dim=1) for values in self.current())
         channels, n_items, _ = weight.shape
         natural = linear(z, weight.flatten(0, 1), bias.flatten())  # (S, B, C * I)
-        return self.distribution(natural.view(*z.shape[:-1], channels, n_items), items)
+        return natural.view(*z.shape[:-1], channels, n_items)
 
     def pairs(self, z: Tensor, batch: UserBatch) -> RatingDistribution:
         """p(x|z) of the observed pairs only: z (S, B, K) -> pairs (S, n)."""
+        return self.distribution(self.natural_pairs(z, batch), batch.items)
+
+    def natural_pairs(self, z: Tensor, batch: UserBatch) -> Tensor:
+        """Return the natural parameters of the observed pairs only: z (S, B, K) -> (S, C, n)."""
         weight, bias = self.current()
-        return self.distribution(batch.pair_products(z, weight) + take(bias, batch.items), batch.items)
+        return batch.pair_products(z, weight) + take(bias, batch.items)
 
     def on_levels(self, levels: Tensor) -> "Decoder":  # noqa: ARG002
         """Return the decoder of the ratings rounded to ``levels`` (R,), with the same weights; of levels, itself."""

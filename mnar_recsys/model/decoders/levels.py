@@ -12,6 +12,8 @@ from mnar_recsys.model.decoders.level_math import gumbel, level_index
 class LevelRatings(RatingDistribution):
     """x | z takes level r with probability softmax(logits)_r; ``logits`` (..., R, I), ``levels`` (R,)."""
 
+    has_levels = True
+
     def __init__(self, logits: Tensor, levels: Tensor, temperature: float) -> None:
         self.logits = logits
         self.levels = levels

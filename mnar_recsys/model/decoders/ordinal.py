@@ -1,5 +1,6 @@
 """Ordinal decoder: cumulative logit (proportional odds, McCullagh 1980) with learned cut points."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,12 +16,16 @@ from mnar_recsys.model.decoders.levels import LevelRatings
 from mnar_recsys.model.indexing import masked_sum, take
 
 _LEAST_GAP = 1e-3
+# Beyond e^40 a product of two could overflow, and a sigmoid is 0 or 1 to single precision long before.
+_LARGEST = 40.0
 # A cut point that no score reaches.
 _FAR = 1e4
 
 
 class OrdinalRatings(RatingDistribution):
     """P(x <= level r | z) = sigmoid(cut_r - score); ``score`` (..., I), ``cuts`` (R - 1,), ``levels`` (R,)."""
+
+    has_levels = True
 
     def __init__(self, score: Tensor, cuts: Tensor, levels: Tensor, temperature: float) -> None:
         self.score = score
@@ -60,6 +65,11 @@ class OrdinalRatings(RatingDistribution):
     def mass(self, grid: Grid) -> Tensor:  # noqa: ARG002
         """Return the probability of each level: (..., R, I)."""
         return self.support_weights
+
+    def masses(self, grid: Grid) -> list[Tensor]:  # noqa: ARG002
+        """Return the probability of each level: R times (..., I)."""
+        below = [torch.zeros_like(self.score), *_below(self.score, self.cuts), torch.ones_like(self.score)]
+        return [upper - lower for lower, upper in pairwise(below)]
 
     def draw(self, noise: Tensor) -> DrawnRatings:
         """Gumbel-softmax draw at the decoder's temperature."""
@@ -184,8 +194,10 @@ def _gradients(  # noqa: PLR0917
 
 
 def _below(score: Tensor, cuts: Tensor) -> list[Tensor]:
-    """Return F of each level but the last, (S, B, I) each."""
-    return [torch.sigmoid(cut - score) for cut in cuts.unbind()]
+    """Return F of each level but the last, (S, B, I) each, as 1 / (1 + e^score e^-cut): one exponential a cell."""
+    odds = torch.exp(score.clamp(-_LARGEST, _LARGEST))
+    factors = torch.exp(-cuts.clamp(-_LARGEST, _LARGEST)).unbind()
+    return [torch.mul(odds, factor).add_(1).reciprocal_() for factor in factors]
 
 
 def _total(score: Tensor, below: list[Tensor], free: list[Tensor]) -> Tensor:

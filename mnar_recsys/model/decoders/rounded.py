@@ -19,6 +19,8 @@ class RoundedRatings(RatingDistribution):
     or the standard normal's.
     """
 
+    has_levels = True
+
     def __init__(self, mean: Tensor, sd: Tensor, levels: Tensor, cdf: Callable[[Tensor], Tensor] | None = None) -> None:
         self._mean = mean
         self._sd = sd
