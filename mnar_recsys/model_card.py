@@ -8,6 +8,11 @@ import torch
 from mnar_recsys.model.posterior_draws import LEAST_ESS, R_HAT_LIMIT, SamplingReport
 from mnar_recsys.model_folder import FittedModel
 
+_NO_SELECTION = """
+A second fit, whose mask does not depend on the rating, gave held-out users no lower a bound: no selection is assumed.
+"""
+# Log-odds that nobody meant.
+_NOTHING = 1e-5
 _LIMITS = """\
 - The ratings that were never given are inferred from a model of why ratings are given. Observed data alone cannot
   prove that model right: another data distribution with another selection can fit the same log equally well.
@@ -34,6 +39,13 @@ def selection_by_level(fitted: FittedModel) -> dict[float, float]:
     values = torch.stack(curves).mean(0)
     values = values - values.mean()
     return {float(rating): float(value) for rating, value in zip(ratings, values.tolist(), strict=True)}
+
+
+def gave_up_selection(fitted: FittedModel) -> bool:
+    """Whether held-out users favoured a fit without selection; see ``keep_if_no_worse_without``."""
+    training, slopes = fitted.settings.training, fitted.model.missing.slopes()
+    is_nothing = all(abs(value) < _NOTHING for value in selection_by_level(fitted).values())
+    return training.stop == "held-out" and training.check_selection and slopes is not None and is_nothing
 
 
 def model_card(fitted: FittedModel) -> str:
@@ -64,7 +76,7 @@ Log-odds that a rating adds to being given, as fitted (sign: {settings.model.sig
 | rating | log-odds |
 |---|---|
 {selection}
-
+{_NO_SELECTION if gave_up_selection(fitted) else ""}
 ## Training
 
 {_training_summary(fitted)}

@@ -31,6 +31,7 @@ from mnar_recsys.rng import torch_seed
 from mnar_recsys.training import BoundTerms, Trainer, load_checkpoint, save_checkpoint
 from mnar_recsys.training.absorb import absorb
 from mnar_recsys.training.mcmc import OnDraw, check_can_sample, sample_posterior
+from mnar_recsys.training.without_selection import keep_if_no_worse_without
 
 OnStep = Callable[[Trainer, BoundTerms], None]
 
@@ -121,6 +122,10 @@ class MNARRecommender:
                 _checkpoint(path, at, log, settings, seed)
 
         trainer.run(on_step, write)
+        is_open = self.settings.model.missing == "auto" and settings.training.stop == "held-out"
+        if is_open and settings.training.check_selection:
+            again = build_model(settings.model, log, torch_seed(seed, "weights"))
+            keep_if_no_worse_without(trainer, again, settings, on_step)
         draws = None
         if is_sampled:
             draws = sample_posterior(trainer, on_draw)

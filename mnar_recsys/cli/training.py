@@ -16,7 +16,7 @@ from mnar_recsys.cli.terminal import facts, is_first, note, table, warn
 from mnar_recsys.config import Settings
 from mnar_recsys.data import RatingLog, add_survey
 from mnar_recsys.model.tensor_file import read_facts
-from mnar_recsys.model_card import selection_by_level
+from mnar_recsys.model_card import gave_up_selection, selection_by_level
 from mnar_recsys.model_folder import CHECKPOINT, DATA_FILES, FittedModel
 from mnar_recsys.prediction.unrated import mean_of_unrated
 from mnar_recsys.recommender import MNARRecommender, OnStep
@@ -67,6 +67,8 @@ def training_progress(label: str, settings: Settings) -> Iterator[OnStep]:
         def on_step(trainer: Trainer, terms: BoundTerms) -> None:
             nonlocal reached
             step = trainer.progress.step
+            if step < reached:  # a second fit has begun
+                reached = 0
             advance(step - reached, status(trainer, terms))
             reached = step
 
@@ -109,7 +111,12 @@ def warn_of_sign(fitted: FittedModel) -> None:
         return
     curve = list(selection_by_level(fitted).values())
     strength = abs(curve[-1] - curve[0])
-    if strength < NO_SELECTION:
+    if gave_up_selection(fitted):
+        note(
+            "held-out users are predicted no worse without selection: what people rated does not depend on what they "
+            "thought of it, as far as this log tells, and none is assumed (--missing per-level fits one all the same)"
+        )
+    elif strength < NO_SELECTION:
         liked = "like" if model.sign == "positive" else "dislike"
         warn(
             f"the data do not support --sign {model.sign} (people tend to rate what they {liked}): the fitted "

@@ -17,7 +17,7 @@ _YAHOO_R3 = Settings(
     ),
     training=TrainingConfig(
         samples=20, proposal="encoder", batch_size=100, learning_rate=1e-3, slope_rate=1, average_decay=0,
-        max_steps=10_000, stop="never", evaluate_every=500
+        check_selection=False, max_steps=10_000, stop="never", evaluate_every=500
     ),
 )  # fmt: skip
 

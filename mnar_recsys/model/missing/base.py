@@ -16,6 +16,8 @@ TYPICAL_SELECTION = 1.2
 the median of its prior. A log too small to move it stays near it: who states a sign states that there is selection."""
 
 
+# Where the softplus of a slope that has a sign is nothing.
+_SHUT = -20.0
 # Nats between the ends of the scale, below which slopes have no proportions to speak of.
 _NO_SLOPE = 1e-3
 
@@ -102,6 +104,7 @@ class Slope(nn.Module):
         start = 0.0 if sign == "free" else float(torch.log(torch.expm1(torch.tensor(TYPICAL_SELECTION / units))))
         self.raw = nn.Parameter(torch.full((size,), start))
         self.held: Tensor | None = None
+        self.is_shut = False
 
     def hold(self, strength: float) -> None:
         """Fix the slopes: so many nats between the ends of the scale, of either sign, in the proportions they have."""
@@ -110,6 +113,13 @@ class Slope(nn.Module):
         proportions = now / total if abs(float(total)) > _NO_SLOPE else torch.full_like(now, 1 / self.units)
         self.held = strength * proportions
         self.raw.requires_grad_(False)
+
+    def shut(self) -> None:
+        """Set the slopes to nothing, and learn them no more."""
+        with torch.no_grad():
+            self.raw.fill_(0.0 if self.sign == "free" else _SHUT)
+        self.raw.requires_grad_(False)
+        self.is_shut = True
 
     def forward(self) -> Tensor:
         """Return the slopes (size,)."""
@@ -122,7 +132,7 @@ class Slope(nn.Module):
 
     def log_prior(self, sd: float | None, weights: Tensor | None = None) -> Tensor | float:
         """Log density of the selection between the ends, units times the mean slope; see ``MissingModel.log_prior``."""
-        if sd is None or self.sign == "free" or self.held is not None:
+        if sd is None or self.sign == "free" or self.held is not None or self.is_shut:
             return 0.0
         size: Tensor = self().abs()
         strength = self.units * (size.mean() if weights is None else size @ weights / weights.sum())
