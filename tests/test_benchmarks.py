@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import curves, fit, large, measure, predict, read, step
+from benchmarks import curves, fit, large, measure, predict, read, step, truth
 
 
 def run(main: object, *arguments: object) -> str:
@@ -21,7 +21,7 @@ def run(main: object, *arguments: object) -> str:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure here: processes of their own cost seconds, and their peaks are of no interest."""
-    for module in (curves, fit, large, predict, read, step):
+    for module in (curves, fit, large, predict, read, step, truth):
         monkeypatch.setattr(module, "alone", lambda measure, *arguments, **options: measure(*arguments, **options))
 
 
@@ -49,6 +49,7 @@ def test_step_writes_a_row_for_each_name_and_size(tmp_path: Path, monkeypatch: p
         (fit.main, ("--users", 100, "--steps", 2), "ratings"),
         (large.main, ("--users", 1000, "--items", 100), "steps"),
         (predict.main, ("--users", 100, "--items", 100), "monte_carlo_error"),
+        (truth.main, ("--users", 100, "--seeds", 1), "share"),
         (read.main, ("--ratings", 2000, "--repeats", 1), "ratings"),
     ],
 )
@@ -56,6 +57,9 @@ def test_the_others_write_their_facts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main: object, arguments: tuple[object, ...], fact: str
 ) -> None:
     monkeypatch.setattr(predict, "_STEPS", 3)
+    monkeypatch.setattr(truth, "ITEMS", 60)
+    quick = {"inference": "variational", "max_steps": 2}
+    monkeypatch.setattr(truth, "_KINDS", {name: changes | quick for name, changes in truth._KINDS.items()})
     run(main, *arguments, "--json", tmp_path / "rows.json")
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert rows
