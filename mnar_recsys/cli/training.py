@@ -62,14 +62,14 @@ def training_progress(label: str, settings: Settings) -> Iterator[OnStep]:
     most = settings.training.most_steps
     unit = "steps," if settings.training.stop == "never" else "steps at most,"
     with progress(label, most, unit) as advance:
-        reached = 0
+        reached, is_second = 0, False
 
         def on_step(trainer: Trainer, terms: BoundTerms) -> None:
-            nonlocal reached
+            nonlocal reached, is_second
             step = trainer.progress.step
-            if step < reached:  # a second fit has begun
-                reached = 0
-            advance(step - reached, status(trainer, terms))
+            if step < reached:
+                reached, is_second = 0, True
+            advance(step - reached, ("again without selection, " if is_second else "") + status(trainer, terms))
             reached = step
 
         yield on_step

@@ -13,6 +13,9 @@ from mnar_recsys.training.state import copy_weights
 from mnar_recsys.training.terms import BoundTerms
 from mnar_recsys.training.trainer import Trainer
 
+# Nats a user that a fit is not going to make up for once its rate has been cut: cuts gain a tenth of it.
+_TOO_FAR = 0.3
+
 
 def keep_if_no_worse_without(
     trainer: Trainer, model: MnarVae, settings: Settings, on_step: Callable[[Trainer, BoundTerms], None] | None = None
@@ -41,7 +44,12 @@ def keep_if_no_worse_without(
         return False
     slopes.shut()
     other = Trainer(model, trainer.log, settings, seed=trainer.seed)
-    other.run(on_step)
+
+    def give_up(at: Trainer) -> None:
+        behind = trainer.progress.best_bound - at.progress.best_bound
+        at.progress.finished = at.progress.finished or (at.progress.rate_cuts > 0 and behind > _TOO_FAR)
+
+    other.run(on_step, give_up)
     if other.progress.best_bound < trainer.progress.best_bound:
         return False
     trainer.model.load_state_dict(copy_weights(other.model))
