@@ -19,6 +19,8 @@ from mnar_recsys.sensitivity.starts import NEAREST_STEPS, device_of, fresh, held
 from mnar_recsys.sensitivity.verdict import Profile, ProfilePoint
 from mnar_recsys.training import Trainer
 
+# Nats that nobody meant: a slope with a sign that was set to nothing is never quite 0.
+_NOTHING = 1e-5
 _BOUND_USERS = 500
 _PREDICTED_USERS = 200
 _RATE_CUT = 4.0
@@ -134,7 +136,8 @@ def _selection(fitted: FittedModel) -> float:
     scale = fitted.log.scale
     with torch.no_grad():
         ends = fitted.model.missing.selection(torch.tensor([scale.low, scale.high]).to(device_of(fitted.model)))
-    return float(ends[1] - ends[0])
+    selection = float(ends[1] - ends[0])
+    return selection if abs(selection) > _NOTHING else 0.0
 
 
 def _sample(fitted: FittedModel, size: int, seed: int) -> NDArray[np.int64]:
