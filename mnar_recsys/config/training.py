@@ -58,7 +58,7 @@ class TrainingConfig(FrozenSettings):
     pass over the users."""
     patience: int = Field(default=4, ge=1)
     """Looks without a better bound before the learning rate is cut, or training stops."""
-    rate_cuts: int = Field(default=2, ge=0)
+    rate_cuts: int = Field(default=1, ge=0)
     """How often the learning rate is divided by 4 before training stops."""
     gradient_clip: float = Field(default=10.0, gt=0)
     """Largest norm of the gradient of the bound of a user."""
