@@ -10,6 +10,7 @@ from torch import Tensor
 from mnar_recsys.config import ModelConfig
 from mnar_recsys.data import RatingLog, RatingScale
 from mnar_recsys.model.build import build_model
+from mnar_recsys.model.decoders import GaussianDecoder, GaussianRatings
 from mnar_recsys.model.mnar_vae import MnarVae
 
 THREE_LEVELS = RatingScale(1, 3, 1)
@@ -81,3 +82,11 @@ def tiny_model(log: RatingLog, *, seed: int = 0, **settings: Any) -> MnarVae:
         elif name == "encoder.log_sd_weight":
             drawn(parameter, 0.3, -1.5)
     return model
+
+
+class LinearGaussian(GaussianDecoder):
+    """x_ij | z ~ N(w_j . z + c_j, sd^2): probabilistic PCA, where everything is known in closed form."""
+
+    def distribution(self, natural: Tensor, items: slice | Tensor) -> GaussianRatings:  # noqa: ARG002
+        """Gaussian of each cell around the natural parameters (..., 1, I)."""
+        return GaussianRatings(natural.squeeze(-2), torch.exp(self.log_sd), (self.nodes, self.node_weights))

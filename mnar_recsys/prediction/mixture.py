@@ -11,11 +11,10 @@ from torch import Tensor
 
 from mnar_recsys.model.compiled import fused
 from mnar_recsys.model.decoders import Grid, RatingDistribution
+from mnar_recsys.model.decoders.level_math import LARGEST_LOG_ODDS
 
 # Keeps a cell whose every rating is certain to be given, or withheld, from 0 / 0.
 LEAST_TILT = 1e-12
-# Beyond e^40 the product of two could overflow, and pi is 1 to single precision long before.
-_LARGEST = 40.0
 
 
 class Mixture(NamedTuple):
@@ -51,9 +50,9 @@ def mix(  # noqa: PLR0917
         (3, I), f = keeps[0] + keeps[1] (1 - pi) + keeps[2] pi.
     """
     always, unrated, rated = keeps.unbind()
-    odds = None if offset is None else torch.exp(offset.clamp(max=_LARGEST))
+    odds = None if offset is None else torch.exp(offset.clamp(max=LARGEST_LOG_ODDS))
     middle = grid.centre.mean()
-    factors = torch.exp(logit.clamp(max=_LARGEST)).expand(len(grid.centre), -1).unbind()
+    factors = torch.exp(logit.clamp(max=LARGEST_LOG_ODDS)).expand(len(grid.centre), -1).unbind()
     tilted: list[Tensor] = []
     total = moment = propensity = torch.zeros_like(share)
     for mass, centre, factor in zip(cells.masses(grid), grid.centre.unbind(), factors, strict=True):

@@ -3,26 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from factories import log_of, random_matrix, tiny_model
+from factories import LinearGaussian, log_of, random_matrix, tiny_model
 from torch import Tensor
 
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model import latent
 from mnar_recsys.model.batch import UserBatch, make_batch
 from mnar_recsys.model.bound import effective_sample_size
-from mnar_recsys.model.decoders import GaussianDecoder, GaussianRatings
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.proposal import propose, weighted_draws
 from mnar_recsys.prediction.posterior import quasi_normal
 
 LATENT = 3
-
-
-class LinearGaussian(GaussianDecoder):
-    """x_ij | z ~ N(w_j . z + c_j, sd^2)."""
-
-    def distribution(self, natural: Tensor, items: slice | Tensor) -> GaussianRatings:  # noqa: ARG002
-        return GaussianRatings(natural.squeeze(-2), torch.exp(self.log_sd), (self.nodes, self.node_weights))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from exact import Array, Enumeration, enumerate_model
-from factories import log_of, tiny_model
+from factories import LinearGaussian, log_of, tiny_model
 from scipy import stats
 from scipy.special import expit
 
@@ -12,7 +12,6 @@ from mnar_recsys.config import ModelConfig
 from mnar_recsys.data import RatingLog, RatingScale
 from mnar_recsys.model.batch import make_batch
 from mnar_recsys.model.build import build_model
-from mnar_recsys.model.decoders import GaussianDecoder, GaussianRatings
 from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.missing import Ignorable
 from mnar_recsys.model.mnar_vae import MnarVae
@@ -207,13 +206,6 @@ def test_gaussian_cells_follow_the_tilted_normal_of_a_single_draw(missing: str) 
         np.testing.assert_allclose(found.quantiles[:, place], quantiles, atol=0.02)  # linear inside bins of half an sd
         at_levels = np.diff(np.interp([1.5, 2.5], x, below), prepend=0, append=1)
         np.testing.assert_allclose(found.levels[place], at_levels, atol=0.01)
-
-
-class LinearGaussian(GaussianDecoder):
-    """x_ij | z ~ N(w_j . z + c_j, sd^2): probabilistic PCA, where everything is known in closed form."""
-
-    def distribution(self, natural: torch.Tensor, items: slice | torch.Tensor) -> GaussianRatings:  # noqa: ARG002
-        return GaussianRatings(natural.squeeze(-2), torch.exp(self.log_sd), (self.nodes, self.node_weights))
 
 
 def test_linear_gaussian_posterior_is_the_closed_form() -> None:

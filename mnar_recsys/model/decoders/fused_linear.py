@@ -8,11 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mnar_recsys.model.compiled import fused
-from mnar_recsys.model.decoders.level_math import offset_gradient
+from mnar_recsys.model.decoders.level_math import LARGEST_LOG_ODDS, offset_gradient
 from mnar_recsys.model.indexing import lift, masked_sum
-
-# Beyond e^40 the product with a node's factor could overflow, and pi is 1 to single precision long before.
-_LARGEST = 40.0
 
 
 class _Given(NamedTuple):
@@ -114,8 +111,10 @@ def _total(given: _Given, place: Tensor) -> Tensor:
 def _stays(given: _Given, place: Tensor) -> Iterator[Tensor]:
     """Yield v of each node, (S, B, I), free to be changed."""
     eta = torch.addcmul(given.base, given.height, place)
-    odds = torch.exp((eta if given.offset is None else eta + lift(given.offset)).clamp(max=_LARGEST))
-    factors = torch.exp((given.nodes[:, None] * given.kappa).clamp(-_LARGEST, _LARGEST))  # (Q, 1) or (Q, I)
+    odds = torch.exp((eta if given.offset is None else eta + lift(given.offset)).clamp(max=LARGEST_LOG_ODDS))
+    factors = torch.exp(
+        (given.nodes[:, None] * given.kappa).clamp(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
+    )  # (Q, 1) or (Q, I)
     for factor in factors.unbind():
         yield torch.mul(odds, factor).add_(1).reciprocal_()
 

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from mnar_recsys.model.indexing import lift
 
+LARGEST_LOG_ODDS = 40.0
+"""Beyond e^40 a product of two odds could overflow, and a sigmoid is 0 or 1 to single precision long before."""
+
 
 def level_index(ratings: Tensor, levels: Tensor) -> Tensor:
     """Return the index of ratings that stand on evenly spaced levels, any shape."""
@@ -25,9 +28,10 @@ def one_minus_pi_by_level(table: Tensor, offset: Tensor | None) -> list[Tensor]:
     """
     if offset is None:
         return list(torch.sigmoid(-table).unbind())
-    # Beyond e^40 the product of the two could overflow, and pi is 1 to single precision long before.
-    odds = lift(torch.exp(offset.clamp(max=40.0)))
-    return [torch.mul(odds, level).add_(1).reciprocal_() for level in torch.exp(table.clamp(max=40.0)).unbind()]
+    odds = lift(torch.exp(offset.clamp(max=LARGEST_LOG_ODDS)))
+    return [
+        torch.mul(odds, level).add_(1).reciprocal_() for level in torch.exp(table.clamp(max=LARGEST_LOG_ODDS)).unbind()
+    ]
 
 
 def offset_gradient(by_cell: Tensor, axes: int) -> Tensor | None:

@@ -11,13 +11,17 @@ from torch.nn.functional import logsigmoid, pad, softplus
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.compiled import fused
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
-from mnar_recsys.model.decoders.level_math import gumbel, level_index, offset_gradient, one_minus_pi_by_level
+from mnar_recsys.model.decoders.level_math import (
+    LARGEST_LOG_ODDS,
+    gumbel,
+    level_index,
+    offset_gradient,
+    one_minus_pi_by_level,
+)
 from mnar_recsys.model.decoders.levels import LevelRatings
 from mnar_recsys.model.indexing import masked_sum, take
 
 _LEAST_GAP = 1e-3
-# Beyond e^40 a product of two could overflow, and a sigmoid is 0 or 1 to single precision long before.
-_LARGEST = 40.0
 # A cut point that no score reaches.
 _FAR = 1e4
 
@@ -195,8 +199,8 @@ def _gradients(  # noqa: PLR0917
 
 def _below(score: Tensor, cuts: Tensor) -> list[Tensor]:
     """Return F of each level but the last, (S, B, I) each, as 1 / (1 + e^score e^-cut): one exponential a cell."""
-    odds = torch.exp(score.clamp(-_LARGEST, _LARGEST))
-    factors = torch.exp(-cuts.clamp(-_LARGEST, _LARGEST)).unbind()
+    odds = torch.exp(score.clamp(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
+    factors = torch.exp(-cuts.clamp(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)).unbind()
     return [torch.mul(odds, factor).add_(1).reciprocal_() for factor in factors]
 
 
