@@ -40,6 +40,8 @@ FRONT = {
     "mnar_recsys.model_selection": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction")}
     | {f"mnar_recsys.{name}" for name in ("candidates", "model_card", "recommender")},
+    "mnar_recsys.tables": FLOOR | {f"mnar_recsys.{name}" for name in ("data", "model", "prediction")},
+    "evaluation.paper": {"mnar_recsys.errors", "mnar_recsys.rng", "mnar_recsys.tables", "baselines", "evaluation"},
     "mnar_recsys.recommender": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "model_card")},
 }
@@ -53,6 +55,8 @@ def name_of(path: Path) -> str:
 def part_of(module: str) -> str:
     """The part of the layout that a module belongs to: mnar_recsys.data.log -> mnar_recsys.data."""
     head, *rest = module.split(".")
+    if rest[:1] == ["paper"]:
+        return "evaluation.paper"
     return f"{head}.{rest[0]}" if head == "mnar_recsys" and rest else head
 
 

@@ -13,6 +13,7 @@ from mnar_recsys.cli.evaluate import evaluate
 from mnar_recsys.cli.failures import run
 from mnar_recsys.cli.impute import impute
 from mnar_recsys.cli.inspect_log import inspect
+from mnar_recsys.cli.paper import paper
 from mnar_recsys.cli.predict import predict
 from mnar_recsys.cli.sensitivity import sensitivity
 from mnar_recsys.cli.simulate import simulate
@@ -49,6 +50,7 @@ def _root(
 
 for verb in (demo, simulate, inspect, train, predict, impute, summarize, sensitivity, evaluate, benchmark):
     app.command()(verb)
+app.add_typer(paper, name="paper")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -69,22 +69,32 @@ class SetEncoder(nn.Module):
 
     def forward(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
         """Return ``(mean, log_sd)``, each (B, K)."""
-        rating = (batch.ratings - self.scale.centre) / (self.scale.half_width / 2)
-        table: Tensor = self.item_embedding
-        if self.item_effect is not None:
-            table = table + self.item_effect.of_items()
-        pairs = torch.cat([nn.functional.embedding(batch.items, table), rating[:, None]], dim=-1)  # (n, E + 1)
-        # Under autocast the layers' outputs are short floats; sums and densities want long ones.
-        activation = self.code(pairs)
-        if self.survey_shift is not None and batch.surveyed is not None:
-            activation = activation + batch.surveyed[:, None] * self.survey_shift
-        codes = torch.relu(activation).float()  # (n, H)
+        pairs = nn.functional.embedding(batch.items, self.item_table())  # (n, E)
+        codes = self.codes(pairs, batch.ratings, batch.surveyed)
         pooled = codes.new_zeros(batch.n_users, codes.shape[-1]).index_add(0, batch.rows, codes)  # (B, H)
-        log_sd = self.log_sd_bias.expand(batch.n_users, -1)
+        mean, log_sd = self.head(pooled)
+        if self.user_effect is not None and batch.user_features is not None:
+            mean = mean + self.user_effect(batch.user_features)
+        return mean, log_sd
+
+    def item_table(self) -> Tensor:
+        """Return the items' embeddings (P, E), where their features expect them."""
+        table: Tensor = self.item_embedding
+        return table if self.item_effect is None else table + self.item_effect.of_items()
+
+    def codes(self, embeddings: Tensor, ratings: Tensor, surveyed: Tensor | None = None) -> Tensor:
+        """Return the codes of pairs from embeddings (..., E), ratings (...) and what was surveyed (...): (..., H)."""
+        rating = (ratings - self.scale.centre) / (self.scale.half_width / 2)
+        # Under autocast the layers' outputs are short floats; sums and densities want long ones.
+        activation: Tensor = self.code(torch.cat([embeddings, rating[..., None]], dim=-1))
+        if self.survey_shift is not None and surveyed is not None:
+            activation = activation + surveyed[..., None] * self.survey_shift
+        return torch.relu(activation).float()
+
+    def head(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation, (B, K) each, from the sums of users' codes (B, H)."""
+        log_sd = self.log_sd_bias.expand(len(pooled), -1)
         if self.log_sd_weight is not None:
             # Every rating narrows the posterior, so the log sd falls about as log(1 + evidence) / 2.
             log_sd = log_sd - 0.5 * torch.log1p(nn.functional.softplus(pooled @ self.log_sd_weight.T))
-        mean = self.mean(pooled).float()
-        if self.user_effect is not None and batch.user_features is not None:
-            mean = mean + self.user_effect(batch.user_features)
-        return mean, log_sd.float()
+        return self.mean(pooled).float(), log_sd.float()

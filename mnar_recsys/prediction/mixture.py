@@ -18,10 +18,10 @@ LEAST_TILT = 1e-12
 
 
 class Mixture(NamedTuple):
-    """Of each cell (I,), over the draws by their shares; a rating is the centre of its bin."""
+    """Of each cell (..., I), over the draws by their shares; a rating is the centre of its bin."""
 
     masses: Tensor
-    """(G, I) probability of each bin"""
+    """(..., G, I) probability of each bin"""
     mean_se: Tensor
     """standard deviation of E[x|z] over the draws, in rating points"""
     propensity: Tensor
@@ -37,17 +37,17 @@ def mix(  # noqa: PLR0917
     Parameters
     ----------
     cells : RatingDistribution
-        p(x|z), (S, I).
+        p(x|z), (S, ..., I).
     grid : Grid
         Its G bins.
     logit : Tensor
         Log-odds of rating a cell at each bin's centre, broadcastable to (G, I).
     offset : Tensor or None
-        Shift of them in each draw, (S, I).
+        Shift of them in each draw, (S, ..., I).
     share : Tensor
-        (S, I) weights alpha, summing to 1 over S.
+        (S, ..., I) weights alpha, summing to 1 over S.
     keeps : Tensor
-        (3, I), f = keeps[0] + keeps[1] (1 - pi) + keeps[2] pi.
+        (3, ..., I), f = keeps[0] + keeps[1] (1 - pi) + keeps[2] pi.
     """
     always, unrated, rated = keeps.unbind()
     odds = None if offset is None else torch.exp(offset.clamp(max=LARGEST_LOG_ODDS))
@@ -65,7 +65,7 @@ def mix(  # noqa: PLR0917
         moment = moment + part * (centre - middle)
         tilted.append(part)
     scale = share / total
-    masses = torch.stack([(part * scale).sum(0) for part in tilted])
+    masses = torch.stack([(part * scale).sum(0) for part in tilted], -2)
     # About the middle of the scale, so that little cancels.
     mean_given_z = moment / total
     mean = (mean_given_z * share).sum(0)

@@ -23,8 +23,7 @@ class GaussianRatings(LocationRatings):
 
     def mass(self, grid: Grid) -> Tensor:
         """Probability of each bin, the first and last open to the outside: (..., G, I)."""
-        inner = grid.upper[:-1, None]
-        return bin_masses(torch.special.ndtr((inner - self.location.unsqueeze(-2)) / self.sd))
+        return bin_masses(torch.special.ndtr(self.standardised(grid.upper[:-1])))
 
     def on_levels(self, levels: Tensor) -> RoundedRatings:
         """Return the distribution of the nearest of ``levels`` (R,)."""

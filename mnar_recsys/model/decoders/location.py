@@ -49,8 +49,8 @@ class Squashed:
 class LocationRatings(RatingDistribution):
     """x | z = location + sd * noise, with expectations by quadrature.
 
-    ``location`` (..., I), as it stands or as ``Squashed``, ``sd`` broadcastable to it, both in rating points; ``rule``
-    are nodes and weights (Q,) of the quadrature over the noise.
+    ``location`` (..., I), as it stands or as ``Squashed``, ``sd`` (1,), (I,) or of each cell, both in rating points;
+    ``rule`` are nodes and weights (Q,) of the quadrature over the noise.
     """
 
     def __init__(self, location: Tensor | Squashed, sd: Tensor, rule: tuple[Tensor, Tensor]) -> None:
@@ -71,7 +71,16 @@ class LocationRatings(RatingDistribution):
     @property
     def support(self) -> Tensor:
         """Quadrature nodes scaled to each cell: (..., Q, I)."""
-        return self.location.unsqueeze(-2) + self._nodes[:, None] * self.sd
+        return self.location.unsqueeze(-2) + self._nodes[:, None] * self.sd_by_point
+
+    @property
+    def sd_by_point(self) -> Tensor:
+        """``sd``, broadcastable to points of each cell (..., Q, I)."""
+        return self.sd if self.sd.dim() < 2 else self.sd.unsqueeze(-2)
+
+    def standardised(self, points: Tensor) -> Tensor:
+        """Return how many sd from each cell's location some points (G,) are: (..., G, I)."""
+        return (points[:, None] - self.location.unsqueeze(-2)) / self.sd_by_point
 
     @property
     def support_weights(self) -> Tensor:

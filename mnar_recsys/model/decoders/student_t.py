@@ -40,8 +40,7 @@ class StudentTRatings(LocationRatings):
 
     def mass(self, grid: Grid) -> Tensor:
         """Probability of each bin, the first and last open to the outside: (..., G, I)."""
-        inner = grid.upper[:-1, None]
-        return bin_masses(cdf((inner - self.location.unsqueeze(-2)) / self.sd, self.df))
+        return bin_masses(cdf(self.standardised(grid.upper[:-1]), self.df))
 
     def on_levels(self, levels: Tensor) -> RoundedRatings:
         """Return the distribution of the nearest of ``levels`` (R,)."""

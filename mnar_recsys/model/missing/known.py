@@ -1,9 +1,12 @@
-"""A given mechanism: P(s = 1 | r) at some ratings, linear in the log-odds between them."""
+"""A given mechanism: P(s = 1 | r) at some ratings, linear in the log-odds between them, or a map."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from mnar_recsys.data import FeatureTable
+from mnar_recsys.model.indexing import take
 from mnar_recsys.model.missing.base import MissingModel, Slope, interpolate
 
 
@@ -56,3 +59,27 @@ class Known(MissingModel):
             return given
         steepness: Tensor = self.steepness()
         return steepness * (given - self.log_odds.mean())
+
+
+class KnownMap(MissingModel):
+    """logit pi_j = log_odds(x)_j, as given: (..., P) -> (..., P), in the units in which ``log_odds`` is told.
+
+    ``unit`` and ``centre`` (P,) take the model's values there, x = centre + unit * value. Nothing is learned.
+    """
+
+    def __init__(self, log_odds: Callable[[Tensor], Tensor], *, centre: Tensor, unit: Tensor) -> None:
+        super().__init__(torch.zeros_like(centre))
+        self.item_bias.requires_grad_(False)
+        self.log_odds = log_odds
+        self.centre: Tensor
+        self.unit: Tensor
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("unit", unit, persistent=False)
+
+    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
+        """Return the given log-odds."""
+        return self.log_odds(take(self.centre, items) + take(self.unit, items) * ratings)
+
+    def selection(self, ratings: Tensor) -> Tensor:
+        """Return the mean log-odds of all features at these values: (R,) -> (R,)."""
+        return self.logit(ratings[:, None], slice(None)).expand(-1, len(self.centre)).mean(-1)

@@ -1,0 +1,1 @@
+"""The paper's experiments on complete-data matrices: its tables and figures, remade."""
