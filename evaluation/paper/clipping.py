@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -55,6 +55,13 @@ class Clipped:
         return np.asarray((np.square(imputed - self.train) * ~self.observed).sum(1))
 
 
+class Draws(NamedTuple):
+    """Importance samples: of each training image to impute it, of each test image for its likelihood."""
+
+    imputation: int
+    likelihood: int
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of table 2. Likelihoods in nats an image."""
@@ -78,7 +85,7 @@ def compare(
     data: Clipped,
     *,
     iterations: int,
-    draws: int,
+    draws: Draws,
     channels: tuple[int, ...],
     seed: int = 0,
     on_step: OnStep | None = None,
@@ -89,7 +96,7 @@ def compare(
     common: dict[str, Any] = {
         "decoder": "conv", "encoder": "conv", "image_shape": data.shape, "channels": channels, "latent_size": 20,
         "samples": 5, "batch_size": 64, "least_sd": 0.02, "mask_input": False, "standardise": False,
-        "estimator": "sampled", "max_iter": iterations, "n_draws": draws, "random_state": seed,
+        "estimator": "sampled", "max_iter": iterations, "random_state": seed,
     }  # fmt: skip
     ignorable = {"missing": "ignorable"}
     models: tuple[tuple[str, NDArray[np.float64], dict[str, Any]], ...] = (
@@ -104,8 +111,9 @@ def compare(
             if on_step is not None:
                 on_step(method, step, iterations)
 
-        imputer = MNARImputer(**common, **changes).fit(table, on_step=look)
-        likelihood = float(complete_log_likelihood(imputer, data.test, max_iter=iterations // 5).mean())
+        imputer = MNARImputer(**common, **changes, n_draws=draws.likelihood).fit(table, on_step=look)
+        likelihood = float(complete_log_likelihood(imputer, data.test, max_iter=max(1, iterations // 5)).mean())
+        imputer.set_params(n_draws=draws.imputation)
         imputed = None if method == "miwae_complete" else imputer.transform(table)
         yield _row(data, method, imputed, likelihood, time.perf_counter() - start)
     yield _row(data, "ones", np.where(data.observed, data.train, 1.0), None, 0.0)
