@@ -96,7 +96,7 @@ def fig1b(quick: Quick = False, seed: Seed = 0, out: Out = None) -> None:
     from evaluation.paper import gaussian_example
     from evaluation.paper.figures import gaussian_section
 
-    iterations = 2_000 if quick else 20_000
+    iterations = 10_000 if quick else 100_000
     with progress("training", 2 * iterations, "steps") as advance:
         example = gaussian_example.run(iterations=iterations, seed=seed, on_step=_by_method(advance))
     body = [

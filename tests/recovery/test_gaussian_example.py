@@ -15,7 +15,7 @@ def test_angles_of_directions() -> None:
 
 @pytest.mark.slow
 def test_not_miwae_sees_past_the_mask_and_ppca_does_not() -> None:
-    example = run(iterations=15_000)
+    example = run(iterations=8_000, learning_rate=1e-2)
     ppca, ours = example.fits
     assert abs(ours.mean[0] - example.truth.mean[0]) < 4 * example.mean_error[0]
     assert abs(ours.angle - example.truth.angle) < 4 * example.angle_error
