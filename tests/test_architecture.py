@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "mnar_recsys.files": {"mnar_recsys.errors"},
     "mnar_recsys.config": {"mnar_recsys.errors"},
     "mnar_recsys.candidates": {"mnar_recsys.config", "mnar_recsys.errors"},
+    "mnar_recsys.search_space": {"mnar_recsys.config", "mnar_recsys.errors"},
+    "mnar_recsys.extras": {"mnar_recsys.errors"},
 }
 FRONT = {
     "mnar_recsys.model_folder": FLOOR | {"mnar_recsys.data", "mnar_recsys.model"},
@@ -40,6 +42,9 @@ FRONT = {
     "mnar_recsys.model_selection": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction")}
     | {f"mnar_recsys.{name}" for name in ("candidates", "model_card", "recommender")},
+    "mnar_recsys.tuning": FLOOR
+    | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "extras", "search_space")}
+    | {f"mnar_recsys.{name}" for name in ("model_folder", "model_selection", "recommender")},
     "mnar_recsys.recommender": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "model_card")},
 }

@@ -18,6 +18,7 @@ from mnar_recsys.cli.sensitivity import sensitivity
 from mnar_recsys.cli.simulate import simulate
 from mnar_recsys.cli.summarize import summarize
 from mnar_recsys.cli.train import train
+from mnar_recsys.cli.tune import tune
 
 app = typer.Typer(
     name="mnar-recsys",
@@ -47,7 +48,7 @@ def _root(
     pass
 
 
-for verb in (demo, simulate, inspect, train, predict, impute, summarize, sensitivity, evaluate, benchmark):
+for verb in (demo, simulate, inspect, train, tune, predict, impute, summarize, sensitivity, evaluate, benchmark):
     app.command()(verb)
 
 
