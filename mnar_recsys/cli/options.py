@@ -85,6 +85,9 @@ Candidates = Annotated[
         metavar="KEY=VALUE[,...]",
     ),
 ]
+TensorBoard = Annotated[
+    Path | None, typer.Option(help="Also write the terms of the bound here, for TensorBoard.", metavar="DIR")
+]
 RatingsFile = Annotated[
     Path, typer.Argument(help="Rating file: CSV, TSV, Parquet or a known layout.", metavar="RATINGS")
 ]
