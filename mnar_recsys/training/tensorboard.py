@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _EVERY = 10
-_RUNS = ("", "without_selection")
 
 
 @contextmanager
@@ -25,8 +24,8 @@ def tensorboard_writer(folder: str | Path | None) -> Iterator[Callable[[Trainer,
 
     Scalars: ``step/`` and each term of the bound (nats a user), every tenth step; ``look/held_out`` (where users are
     held out), ``look/selection`` (nats between the ends of the scale) and ``look/learning_rate``, at each look. The
-    second fit, without selection, goes to ``without_selection``. A run that resumes takes the place of what was written
-    after the checkpoint.
+    second fit, without selection, goes to a run of its own, ``fit_2``. A run that resumes takes the place of what was
+    written after the checkpoint.
 
     Raises
     ------
@@ -38,7 +37,9 @@ def tensorboard_writer(folder: str | Path | None) -> Iterator[Callable[[Trainer,
         return
     check_extra("tensorboard", "tensorboard", "writing for TensorBoard")
     with ExitStack() as stack:
-        yield _Scalars(Path(folder), stack)
+        scalars = _Scalars(Path(folder), stack)
+        yield scalars
+        scalars.write_looks()
 
 
 class _Scalars:
@@ -47,25 +48,37 @@ class _Scalars:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder = folder
         self._stack = stack
-        self._trainers: list[Trainer] = []
         self._writer: SummaryWriter
+        self._trainer: Trainer | None = None
+        self._fits = 0
         self._looks = 0
 
     def __call__(self, trainer: Trainer, terms: BoundTerms) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+        """See ``OnStep``."""
         step = trainer.progress.step
-        if not self._trainers or trainer is not self._trainers[-1]:
-            self._trainers.append(trainer)
-            self._looks = len(trainer.progress.history)
-            run = self._folder / _RUNS[len(self._trainers) - 1]
-            self._writer = self._stack.enter_context(SummaryWriter(str(run), purge_step=step))
+        self.write_looks()
+        if trainer is not self._trainer:
+            self._begin(trainer, step)
         if step % _EVERY == 0 or step == 1:
             for name, value in asdict(terms).items():
                 self._writer.add_scalar(f"step/{name}", value, step)
-        for row in trainer.progress.history[self._looks :]:
+
+    def write_looks(self) -> None:
+        """Write the looks that were made since the last call."""
+        if self._trainer is None:
+            return
+        history = self._trainer.progress.history
+        for row in history[self._looks :]:
             self._look(row)
-        self._looks = len(trainer.progress.history)
+        self._looks = len(history)
+
+    def _begin(self, trainer: Trainer, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._trainer, self._looks = trainer, len(trainer.progress.history)
+        self._fits += 1
+        run = self._folder if self._fits == 1 else self._folder / f"fit_{self._fits}"
+        self._writer = self._stack.enter_context(SummaryWriter(str(run), purge_step=step))
 
     def _look(self, row: dict[str, float]) -> None:
         for name in ("held_out", "selection", "learning_rate"):
