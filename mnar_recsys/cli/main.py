@@ -14,6 +14,7 @@ from mnar_recsys.cli.failures import run
 from mnar_recsys.cli.impute import impute
 from mnar_recsys.cli.inspect_log import inspect
 from mnar_recsys.cli.predict import predict
+from mnar_recsys.cli.report import report
 from mnar_recsys.cli.sensitivity import sensitivity
 from mnar_recsys.cli.simulate import simulate
 from mnar_recsys.cli.summarize import summarize
@@ -48,7 +49,20 @@ def _root(
     pass
 
 
-for verb in (demo, simulate, inspect, train, tune, predict, impute, summarize, sensitivity, evaluate, benchmark):
+for verb in (
+    demo,
+    simulate,
+    inspect,
+    train,
+    tune,
+    predict,
+    impute,
+    summarize,
+    sensitivity,
+    report,
+    evaluate,
+    benchmark,
+):
     app.command()(verb)
 
 
