@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from importlib.metadata import version
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ why people rate: the selection was learned from the same log, under the assumpti
 _NO_SELECTION = """
 A second fit, whose mask does not depend on the rating, gave held-out users no lower a bound: no selection is assumed.
 """
+_WIDTH = 120
 # Log-odds that nobody meant.
 _NOTHING = 1e-5
 LIMITS = """\
@@ -82,7 +84,7 @@ def model_card(fitted: FittedModel) -> str:
 
 ## Missingness
 
-{mechanism(fitted)}
+{fill(mechanism(fitted), _WIDTH)}
 
 ## Selection
 
@@ -91,7 +93,7 @@ Log-odds that a rating adds to being given, as fitted (sign: {settings.model.sig
 
 {_selection_table(fitted)}
 {_NO_SELECTION if gave_up_selection(fitted) else ""}
-{certainty(fitted)}
+{fill(certainty(fitted), _WIDTH)}
 
 ## Training
 
@@ -194,6 +196,8 @@ def training_summary(fitted: FittedModel) -> str:
         return "No history."
     last, training = fitted.history[-1], fitted.settings.training
     text = f"{last['step']:.0f} steps, {'finished' if fitted.finished else 'not finished'}."
+    if training.inference == "mcmc":
+        text += " They only find where the chains start."
     held_out = [row for row in fitted.history if np.isfinite(row.get("held_out", np.nan))]
     if held_out:
         best = max(held_out, key=lambda row: row["held_out"])

@@ -18,7 +18,6 @@ from mnar_recsys.model_card import (
     certainty,
     gave_up_selection,
     mechanism,
-    sampling_doubt,
     selection_by_level,
     selection_interval,
     training_summary,
@@ -85,7 +84,7 @@ def _marginals(recommender: MNARRecommender, seed: int) -> Section:
 
 def _selection(fitted: FittedModel) -> Section:
     curve, ends = selection_by_level(fitted), selection_interval(fitted)
-    text = f"{mechanism(fitted)}\n\n{certainty(fitted)}"
+    text = f"{mechanism(fitted)}\n\n{_plain(certainty(fitted))}"
     if gave_up_selection(fitted):
         text += "\n\nHeld-out users were predicted no worse without any selection by rating: none is assumed."
     low, high = ([None] * 2) if ends is None else zip(*ends.values(), strict=True)
@@ -120,22 +119,34 @@ def _sampling(fitted: FittedModel) -> list[Section]:
     text = (
         f"{report.chains} chains of {report.warmup} + {report.draws} draws, {report.divergences} of them divergent. "
         f"Chains agree where R-hat is {R_HAT_LIMIT} or less; means and intervals are steady from {LEAST_ESS:.0f} "
-        "effective draws on. "
+        "effective draws on."
     )
-    text += f"Not converged: {sampling_doubt(report)}." if report.doubtful else "All quantities are within both."
-    table = pd.DataFrame(
-        [
-            (one.name, f"{one.mean:.3g} [{one.lower:.3g}, {one.upper:.3g}]", f"{one.r_hat:.3f}", round(one.ess))
-            for one in report.monitored
-        ],
-        columns=["quantity", "mean, 90 % interval", "R-hat", "effective draws"],
-    )
+    if report.doubtful:
+        text += (
+            f"\n\nNot converged: {len(report.doubtful)} of {len(report.monitored)} quantities are beyond one of these "
+            "limits. Means may be off by more than their intervals say; use more --set mcmc_draws and mcmc_warmup."
+        )
+    rows = [
+        (
+            one.name,
+            f"{one.mean:.3g} [{one.lower:.3g}, {one.upper:.3g}]",
+            f"{one.r_hat:.3f}",
+            round(one.ess) if np.isfinite(one.ess) else None,
+            not one.is_doubtful,
+        )
+        for one in report.monitored
+    ]
+    table = pd.DataFrame(rows, columns=["quantity", "mean, 90 % interval", "R-hat", "effective draws", "mixed"])
     return [Section("Have the chains mixed?", text, table=table)]
 
 
 def _as_paragraphs(items: str) -> str:
     """Return a Markdown list as paragraphs."""
-    return "\n\n".join(" ".join(item.split()) for item in items.removeprefix("- ").replace("`", "").split("\n- "))
+    return "\n\n".join(" ".join(item.split()) for item in _plain(items).removeprefix("- ").split("\n- "))
+
+
+def _plain(markdown: str) -> str:
+    return markdown.replace("`", "")
 
 
 def _facts(fitted: FittedModel) -> Section:
@@ -155,6 +166,6 @@ def _facts(fitted: FittedModel) -> Section:
     changes = {f"setting: {name}": str(value) for name, value in settings.changes().items()}
     return Section(
         "This model",
-        "Below the facts, the settings that differ from the defaults.",
+        "Below the facts, the settings that differ from the defaults, or that the log has decided.",
         table=facts_table(facts | changes),
     )
