@@ -98,7 +98,11 @@ class Tuning:
         n_users = len(self.best.bounds) if self.best.bounds is not None else 0
         if n_users < FEW_USERS:
             found.append(f"only {n_users} users are held out: the standard errors are rough")
-        if self.best.number == 0:
+        if self.trials[0].bounds is None:
+            found.append(
+                "the bound of the settings that were given stops being finite: there is nothing to compare with"
+            )
+        elif self.best.number == 0:
             found.append("no trial was better than the settings that were given")
         elif best["difference"] <= 2 * best["se"]:
             found.append(

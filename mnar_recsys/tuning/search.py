@@ -37,7 +37,7 @@ TRIALS = 30
 TABLE = "trials.csv"
 BEST = "best.json"
 FIRST_AT_RANDOM = 10
-"""Trials before the sampler learns from them."""
+"""Trials before the sampler learns from them, the first among them."""
 _RESULT = "result"
 
 
@@ -57,7 +57,7 @@ def tune_settings(
 ) -> Tuning:
     """Search for the settings with the highest joint bound of held-out users.
 
-    The first trial is ``settings`` as they are; then come ten at random, then Optuna's tree-structured Parzen
+    The first trial is ``settings`` as they are; then come nine at random, then Optuna's tree-structured Parzen
     estimator (Bergstra et al., Algorithms for hyper-parameter optimization, NeurIPS 2011). After each trial ``folder``
     holds ``trials.csv``, ``best.json`` (what differs from the defaults) and ``study.db``, Optuna's own.
 

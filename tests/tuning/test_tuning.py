@@ -257,6 +257,9 @@ def test_doubts() -> None:
     assert "hardly tells them apart" in tied
     (sign,) = Tuning(Settings(), (finished(0, worse), finished(1, better, -1.0))).doubts()
     assert "the sign of the fitted selection is another" in sign
+    diverged = Trial(0, {"latent_size": 0}, "diverged", 5, 1.0)
+    (none,) = Tuning(Settings(), (diverged, finished(1, better))).doubts()
+    assert "nothing to compare with" in none
     few = Tuning(Settings(), (finished(0, worse[:20]), finished(1, better[:20]))).doubts()
     assert "only 20 users" in few[0]
 
