@@ -106,6 +106,13 @@ def line(
     axes.plot(x, y, color=COLOURS[number], linestyle=dash, marker=marker, markersize=5, linewidth=1.8, label=label)
 
 
+def legend_above(axes: Axes) -> None:
+    """Put the legend over the panel, where the data may fill every corner of it."""
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.0, handletextpad=0.5, handlelength=1.6
+    )
+
+
 def in_words(x: NDArray[np.float64], y: NDArray[np.float64], unit: str = "") -> str:
     """Return points as text for those who do not see the figure, for example ``1 51.50%, 2 25.20%``."""
     return ", ".join(f"{level:g} {value:.2f}{unit}" for level, value in zip(x, y, strict=True))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evaluation.drawing import COLOURS, INK, MARKERS, Figure, single, style, to_svg
+from evaluation.drawing import COLOURS, INK, MARKERS, Figure, legend_above, single, style, to_svg
 from mnar_recsys.checks import as_finite, check_same_length
 from mnar_recsys.errors import DataError
 
@@ -71,7 +71,7 @@ def mask_check_chart(
                 label="actual, outside",
             )
         axes.set_xticks(np.arange(len(groups)), [name.replace(" ", "\n", 1) for name in groups])
-        axes.legend()
+        legend_above(axes)
         words = ", ".join(
             f"{name} {count:.3g} and {said:.3g}"
             for name, count, said in zip(groups, values["actual"], values["predicted"], strict=True)

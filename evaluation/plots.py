@@ -14,6 +14,7 @@ from evaluation.drawing import (
     PAPER,
     Figure,
     in_words,
+    legend_above,
     line,
     single,
     style,
@@ -151,7 +152,7 @@ def training_history(
         axes.set_ylim(*_without_start(list(curves.values())))
         if chosen_step is not None:
             axes.axvline(chosen_step, color=INK, linewidth=1.0, linestyle=":", label="weights kept")
-        axes.legend(loc="lower right")
+        legend_above(axes)
         return Figure(to_svg(canvas), f"Line chart of the {unit} by training step: {', '.join(ends)}.")
 
 

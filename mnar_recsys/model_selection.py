@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from mnar_recsys.config import Settings
 from mnar_recsys.data import RatingLog, add_survey
 from mnar_recsys.errors import ConfigError, DataError, MnarError
 from mnar_recsys.model.build import build_model
+from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model_card import selection_by_level
 from mnar_recsys.prediction.unrated import mean_of_unrated
 from mnar_recsys.prediction.user_bounds import user_bounds
@@ -42,6 +44,9 @@ _LEAST_USERS = 10
 _COMPARED = {"inference": "variational"}
 # Cells of held-out users, where that leaves FEW_USERS of them: what a score costs.
 _CELLS = 1_000_000
+# What a look at a fit that is still going on costs: not more than a step or two.
+_ROUGH_USERS = 100
+_ROUGH_SAMPLES = 30
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,54 @@ class CandidateScore:
     """of the cells that the users fitted to did not rate, as predicted, in rating points"""
     seconds: float
     """of fitting and scoring"""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutUsers:
+    """Users who are held out of every fit, and how fits to the others are scored on them."""
+
+    log: RatingLog
+    part: RatingLog
+    """without them; users without ratings stay"""
+    users: NDArray[np.int64]
+    """(H,) indices into ``log``"""
+    seed: int
+
+    @classmethod
+    def draw(cls, log: RatingLog, seed: int) -> Self:
+        """Hold out a fifth of the users with ratings; see ``select_settings``."""
+        known = np.flatnonzero(np.diff(log.indptr) > 0)
+        if len(known) < _LEAST_USERS:
+            raise DataError(
+                f"a choice of settings needs {_LEAST_USERS} users with ratings; found {len(known)}. Train with the "
+                "settings as they are"
+            )
+        most = int(np.clip(_CELLS // log.n_items, FEW_USERS, HELD_OUT_MOST))
+        size = min(max(round(HELD_OUT_SHARE * len(known)), 2), most)
+        rng = numpy_generator(seed, "users held out for the choice")
+        held_out = np.sort(rng.choice(known, size, replace=False))
+        return cls(log, log.select_users(np.setdiff1d(np.arange(log.n_users), held_out)), held_out, seed)
+
+    def check(self, settings: Settings) -> None:
+        """Raise ConfigError if settings, resolved, do not fit the log."""
+        model = build_model(settings.model, self.part, self.seed)
+        Trainer(model, self.part, settings.replace(_COMPARED), seed=self.seed)
+
+    def score(self, name: str, settings: Settings, on_step: OnStep | None = None) -> CandidateScore:
+        """Fit resolved settings to the other users, and score the fit on these."""
+        start = time.perf_counter()
+        recommender = MNARRecommender(settings.replace(_COMPARED)).fit(self.part, seed=self.seed, on_step=on_step)
+        bounds = user_bounds(recommender.fitted.model, self.log, self.users, seed=self.seed, on_levels=True)
+        curve = list(selection_by_level(recommender.fitted).values())
+        mean, _ = mean_of_unrated(recommender.predictor, self.seed)
+        seconds = time.perf_counter() - start
+        return CandidateScore(name, settings, bounds, curve[-1] - curve[0], mean, seconds)
+
+    def rough_bound(self, model: MnarVae) -> float:
+        """Return the mean bound of a few of them by a few samples, nats a user; comparable with others of its kind."""
+        users = self.users[np.linspace(0, len(self.users) - 1, min(len(self.users), _ROUGH_USERS)).astype(np.int64)]
+        found = user_bounds(model, self.log, users, seed=self.seed, on_levels=True, samples=_ROUGH_SAMPLES)
+        return float(found.mean())
 
 
 @dataclass(frozen=True)
@@ -184,21 +237,14 @@ def select_settings(
     if labels is not None:
         log = add_survey(log, labels)
     decided = decide(log, candidates, settings)
-    kept, held_out = _hold_out(log, seed)
-    part = log.select_users(kept)
+    users = HeldOutUsers.draw(log, seed)
     for name, chosen in decided.items():  # refused before hours of work, not after
         with _named(name):
-            Trainer(build_model(chosen.model, part, seed), part, chosen.replace(_COMPARED), seed=seed)
+            users.check(chosen)
     scores = []
     for name, chosen in decided.items():
-        start = time.perf_counter()
         with _named(name):
-            recommender = MNARRecommender(chosen.replace(_COMPARED)).fit(part, seed=seed, on_step=on_step)
-        bounds = user_bounds(recommender.fitted.model, log, held_out, seed=seed, on_levels=True)
-        curve = list(selection_by_level(recommender.fitted).values())
-        mean, _ = mean_of_unrated(recommender.predictor, seed)
-        seconds = time.perf_counter() - start
-        scores.append(CandidateScore(name, chosen, bounds, curve[-1] - curve[0], mean, seconds))
+            scores.append(users.score(name, chosen, on_step))
         if on_candidate:
             on_candidate(scores[-1])
     return Selection(tuple(scores))
@@ -226,20 +272,6 @@ def decide(
             raise ConfigError(f"candidates '{twin}' and '{name}' are the same for this log; leave one of them out")
         decided[name] = chosen
     return decided
-
-
-def _hold_out(log: RatingLog, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the users to fit to, those without ratings among them, and those to score."""
-    known = np.flatnonzero(np.diff(log.indptr) > 0)
-    if len(known) < _LEAST_USERS:
-        raise DataError(
-            f"a choice of settings needs {_LEAST_USERS} users with ratings; found {len(known)}. Leave out --select"
-        )
-    most = int(np.clip(_CELLS // log.n_items, FEW_USERS, HELD_OUT_MOST))
-    size = min(max(round(HELD_OUT_SHARE * len(known)), 2), most)
-    rng = numpy_generator(seed, "users held out for the choice")
-    held_out = np.sort(rng.choice(known, size, replace=False))
-    return np.setdiff1d(np.arange(log.n_users), held_out), held_out
 
 
 @contextmanager

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from mnar_recsys.checks import check_same_length
 from mnar_recsys.config import Settings, preset
 from mnar_recsys.data import RatingLog, add_survey
+from mnar_recsys.data.ids import as_id_array
 from mnar_recsys.errors import ConfigError, DataError, ModelFolderError, NotFittedError
 from mnar_recsys.files import write_text
 from mnar_recsys.model.build import build_model
@@ -25,6 +27,7 @@ from mnar_recsys.model_folder import (
     write_weights,
 )
 from mnar_recsys.prediction.conformal import ConformalIntervals
+from mnar_recsys.prediction.pair_table import QUANTILES, pair_table
 from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
 from mnar_recsys.prediction.predictor import Predictor
 from mnar_recsys.rng import torch_seed
@@ -199,6 +202,18 @@ class MNARRecommender:
         user, item = log.users.index(users), log.catalogue.index(items)
         check_same_length(users=user, items=item)
         return self.predictor.predict(user, item, probabilities=probabilities, levels=levels)
+
+    def predict_table(
+        self, users: ArrayLike, items: ArrayLike, *, levels: bool = False, propensity: bool = False
+    ) -> pa.Table:
+        """Return the columns ``user,item,mean,sd,mean_se,q05,q50,q95,cold`` (and ``p1..pR``, ``propensity``) of pairs.
+
+        An Arrow table: ``.to_pandas()``, ``polars.from_arrow(...)``, or as it is for DuckDB. Raises as `predict_full`.
+        """
+        log = self.fitted.log
+        user_ids, item_ids = as_id_array(users, "user"), as_id_array(items, "item")
+        found = self.predict_full(user_ids, item_ids, probabilities=QUANTILES, levels=levels)
+        return pair_table(user_ids, item_ids, found, log, levels=levels, propensity=propensity)
 
     def conformalize(self, labels: RatingLog, coverage: float = 0.9, *, by_user: bool = False) -> ConformalIntervals:
         """Return intervals that hold an unrated pair's rating with this probability or more, whatever the model.

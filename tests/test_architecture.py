@@ -13,7 +13,7 @@ PACKAGES = ("mnar_recsys", "baselines", "evaluation")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TORCH = {"torch", "safetensors"}
 
-LEAVES = {"errors", "checks", "rng", "files", "config"}
+LEAVES = {"errors", "checks", "rng", "files", "config", "extras"}
 FLOOR = {f"mnar_recsys.{name}" for name in LEAVES}
 # What each part may import from this project; the command line and the package's own front may import everything.
 MAY_IMPORT = {
@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "mnar_recsys.files": {"mnar_recsys.errors"},
     "mnar_recsys.config": {"mnar_recsys.errors"},
     "mnar_recsys.candidates": {"mnar_recsys.config", "mnar_recsys.errors"},
+    "mnar_recsys.search_space": {"mnar_recsys.config", "mnar_recsys.errors"},
+    "mnar_recsys.extras": {"mnar_recsys.errors"},
 }
 FRONT = {
     "mnar_recsys.model_folder": FLOOR | {"mnar_recsys.data", "mnar_recsys.model"},
@@ -42,6 +44,9 @@ FRONT = {
     | {f"mnar_recsys.{name}" for name in ("candidates", "model_card", "recommender")},
     "mnar_recsys.tables": FLOOR | {f"mnar_recsys.{name}" for name in ("data", "model", "prediction")},
     "evaluation.paper": {"mnar_recsys.errors", "mnar_recsys.rng", "mnar_recsys.tables", "baselines", "evaluation"},
+    "mnar_recsys.tuning": FLOOR
+    | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "search_space")}
+    | {f"mnar_recsys.{name}" for name in ("model_folder", "model_selection", "recommender")},
     "mnar_recsys.recommender": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "model_card")},
 }

@@ -15,10 +15,12 @@ from mnar_recsys.cli.impute import impute
 from mnar_recsys.cli.inspect_log import inspect
 from mnar_recsys.cli.paper import paper
 from mnar_recsys.cli.predict import predict
+from mnar_recsys.cli.report import report
 from mnar_recsys.cli.sensitivity import sensitivity
 from mnar_recsys.cli.simulate import simulate
 from mnar_recsys.cli.summarize import summarize
 from mnar_recsys.cli.train import train
+from mnar_recsys.cli.tune import tune
 
 app = typer.Typer(
     name="mnar-recsys",
@@ -48,7 +50,20 @@ def _root(
     pass
 
 
-for verb in (demo, simulate, inspect, train, predict, impute, summarize, sensitivity, evaluate, benchmark):
+for verb in (
+    demo,
+    simulate,
+    inspect,
+    train,
+    tune,
+    predict,
+    impute,
+    summarize,
+    sensitivity,
+    report,
+    evaluate,
+    benchmark,
+):
     app.command()(verb)
 app.add_typer(paper, name="paper")
 

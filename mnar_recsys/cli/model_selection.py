@@ -14,6 +14,7 @@ from mnar_recsys.errors import ModelFolderError
 from mnar_recsys.files import atomic_path
 from mnar_recsys.model_folder import read_model
 from mnar_recsys.model_selection import CandidateScore, Selection, decide, select_settings
+from mnar_recsys.recommender import OnStep
 from mnar_recsys.training import BoundTerms, Trainer
 
 TABLE = "selection.csv"
@@ -28,20 +29,23 @@ def fit_chosen(
     labels: RatingLog | None,
     seed: int,
     resume: bool,
+    on_step: OnStep | None = None,
 ) -> str:
     """Fit the settings, or the candidate that is chosen, to all users; return a summary of the fit.
+
+    ``on_step`` is for that last fit, as of ``MNARRecommender.fit``.
 
     ``candidates`` is None where no choice is wanted, and empty where the default ones are to compete.
     """
     if candidates is None:
-        return fit_to_folder(settings, log, out, labels=labels, seed=seed, resume=resume)
+        return fit_to_folder(settings, log, out, labels=labels, seed=seed, resume=resume, on_step=on_step)
     rivals = candidates or None
     if resume:
         chosen = _chosen_before(decide(log if labels is None else add_survey(log, labels), rivals, settings), out)
-        return fit_to_folder(chosen, log, out, labels=labels, seed=seed, resume=True)
+        return fit_to_folder(chosen, log, out, labels=labels, seed=seed, resume=True, on_step=on_step)
     selection = _choose(settings, rivals, log, labels=labels, seed=seed)
     try:
-        return fit_to_folder(selection.best, log, out, labels=labels, seed=seed, resume=False)
+        return fit_to_folder(selection.best, log, out, labels=labels, seed=seed, resume=False, on_step=on_step)
     finally:
         if out.is_dir():  # finished, or interrupted with a checkpoint to go on from
             with atomic_path(out / TABLE) as path:

@@ -1,5 +1,6 @@
 """Options that several verbs share, and the parsing of those that are written in a small language."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mnar_recsys.candidates import CANDIDATES, make_candidates, read_assignments
-from mnar_recsys.config import Inference, Settings, preset
+from mnar_recsys.config import DecoderName, Inference, MissingName, Settings, Sign, preset
 from mnar_recsys.errors import ConfigError
 
 Columns = Annotated[
@@ -64,6 +65,10 @@ Assignments = Annotated[
         "--set", help="Any other setting; repeat for more. The model's card.md lists them.", metavar="KEY=VALUE"
     ),
 ]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="JSON file of settings by name, such as best.json of `tune`.", metavar="FILE"),
+]
 Select = Annotated[
     bool,
     typer.Option(
@@ -80,6 +85,20 @@ Candidates = Annotated[
         metavar="KEY=VALUE[,...]",
     ),
 ]
+TensorBoard = Annotated[
+    Path | None, typer.Option(help="Also write the terms of the bound here, for TensorBoard.", metavar="DIR")
+]
+RatingsFile = Annotated[
+    Path, typer.Argument(help="Rating file: CSV, TSV, Parquet or a known layout.", metavar="RATINGS")
+]
+Preset = Annotated[str, typer.Option(help="Settings to start from: default, or yahoo-r3 (the paper's).")]
+Decoder = Annotated[DecoderName | None, typer.Option(help="Distribution of a rating given a user's taste.")]
+Missing = Annotated[
+    MissingName | None, typer.Option(help="How the choice to rate depends on the rating (ignorable: not at all).")
+]
+SelectionSign = Annotated[
+    Sign | None, typer.Option(help="Direction of selection; positive: people tend to rate what they like.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 ModelFolder = Annotated[Path, typer.Argument(help="Model folder that `train` wrote.", metavar="MODEL")]
 
@@ -95,6 +114,62 @@ def split_names(text: str | None, option: str, counts: Sequence[int]) -> tuple[s
     return names
 
 
+def model_options(
+    *,
+    decoder: str | None,
+    missing: str | None,
+    sign: str | None,
+    inference: str | None = None,
+    known_propensities: str | None = None,
+    population_marginal: str | None = None,
+    settings_file: Path | None = None,
+) -> dict[str, Any]:
+    """Return by name the settings that options give, those in the file among them.
+
+    Raises
+    ------
+    ConfigError
+        If an option is not written as it should be, or a setting is in the file as well.
+    """
+    points = parse_propensities(known_propensities)
+    options = {
+        "decoder": decoder,
+        "missing": "known" if points and missing is None else missing,
+        "sign": sign,
+        "inference": inference,
+        "known_propensities": points,
+        "population_marginal": parse_shares(population_marginal),
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    if settings_file is None:
+        return given
+    stored = read_settings_file(settings_file)
+    for key in given:
+        if key in stored:
+            raise ConfigError(f"setting '{key}' is given twice, in {settings_file} as well; leave one of them out")
+    return given | stored
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Return the settings in a JSON file, by name; raise ConfigError if it is none, or one is unknown or out of range.
+
+    What a file leaves out is as it is; ``null`` means none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; name the best.json of a search, or a file like it") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error}); write one as `tune` does") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: must hold settings by name, as {{...}}; found {type(found).__name__}")
+    try:
+        Settings().replace(found)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return found
+
+
 def make_settings(preset_name: str, options: Mapping[str, Any], assignments: Sequence[str]) -> Settings:
     """Return the preset with options and ``key=value`` assignments on top; a value ``none`` means none.
 
@@ -103,8 +178,7 @@ def make_settings(preset_name: str, options: Mapping[str, Any], assignments: Seq
     ConfigError
         If the preset or a key is unknown, a value does not fit, or something is said twice.
     """
-    changes = {key: value for key, value in options.items() if value is not None}
-    return preset(preset_name).replace({**changes, **read_assignments(assignments, "--set", changes)})
+    return preset(preset_name).replace({**options, **read_assignments(assignments, "--set", options)})
 
 
 def parse_candidates(
@@ -125,8 +199,7 @@ def parse_candidates(
     """
     if not (select or texts):
         return None
-    given = [key for key, value in options.items() if value is not None]
-    given += read_assignments(assignments, "--set")
+    given = (*options, *read_assignments(assignments, "--set"))
     found = make_candidates(texts or CANDIDATES, settings, given)
     return found if texts else {}
 

@@ -27,6 +27,30 @@ def read_log(path: Path, *, columns: str | None, like: RatingLog | None = None, 
     return log
 
 
+def read_training_logs(
+    ratings: Path,
+    mcar_labels: Path | None,
+    *,
+    user_features: Path | None,
+    item_features: Path | None,
+    items: Path | None,
+    eligible: Path | None,
+    scale: str | None,
+    duplicates: str,
+    columns: str | None,
+    ids: str,
+    layout: str,
+) -> tuple[RatingLog, RatingLog | None]:
+    """Read the log that a fit is made to, with all that is known beside it, and the MCAR labels if there are any."""
+    log = read_log(ratings, columns=columns, scale=scale, duplicates=duplicates, ids=ids, layout=layout)
+    if items is not None:
+        log = read_catalogue(items, log)
+    log = with_features(with_eligible(log, eligible), user_features, item_features)
+    if mcar_labels is None:
+        return log, None
+    return log, read_log(mcar_labels, columns=columns, like=log, duplicates=duplicates, layout=layout)
+
+
 def load_model(folder: Path) -> "MNARRecommender":
     """Load a model folder, and say so where its training had not ended."""
     from mnar_recsys.recommender import MNARRecommender  # torch: only once it is needed

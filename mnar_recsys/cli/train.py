@@ -10,6 +10,7 @@ from mnar_recsys.cli.options import (
     Candidates,
     Catalogue,
     Columns,
+    Decoder,
     Duplicates,
     Eligible,
     Ids,
@@ -18,37 +19,35 @@ from mnar_recsys.cli.options import (
     KnownPropensities,
     Layout,
     McarLabels,
+    Missing,
     PopulationMarginal,
+    Preset,
+    RatingsFile,
     Scale,
     Seed,
     Select,
+    SelectionSign,
+    SettingsFile,
+    TensorBoard,
     UserFeatures,
     make_settings,
+    model_options,
     parse_candidates,
-    parse_propensities,
-    parse_shares,
 )
 from mnar_recsys.cli.terminal import say
-from mnar_recsys.config import DecoderName, MissingName, Sign
+from mnar_recsys.extras import check_extra
 
 
 def train(
-    ratings: Annotated[
-        Path, typer.Argument(help="Rating file: CSV, TSV, Parquet or a known layout.", metavar="RATINGS")
-    ],
+    ratings: RatingsFile,
     out: Annotated[Path, typer.Option(help="Folder for the model; must be new or empty, unless --resume.")],
-    preset: Annotated[
-        str, typer.Option(help="Settings to start from: default, or yahoo-r3 (the paper's).")
-    ] = "default",
-    decoder: Annotated[DecoderName | None, typer.Option(help="Distribution of a rating given a user's taste.")] = None,
-    missing: Annotated[
-        MissingName | None, typer.Option(help="How the choice to rate depends on the rating (ignorable: not at all).")
-    ] = None,
-    sign: Annotated[
-        Sign | None, typer.Option(help="Direction of selection; positive: people tend to rate what they like.")
-    ] = None,
+    preset: Preset = "default",
+    decoder: Decoder = None,
+    missing: Missing = None,
+    sign: SelectionSign = None,
     inference: InferenceBy = None,
     known_propensities: KnownPropensities = None,
+    settings_file: SettingsFile = None,
     settings: Assignments = None,
     select: Select = False,
     candidate: Candidates = None,
@@ -64,6 +63,7 @@ def train(
     ids: Ids = "auto",
     layout: Layout = "auto",
     seed: Seed = 0,
+    tensorboard: TensorBoard = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
 ) -> None:
     """Fit a model to a rating log.
@@ -71,27 +71,24 @@ def train(
     The joint model of the ratings and of the choice to rate; training stops by itself when it has converged.
     The posterior of a small log is sampled.
     """
-    points = parse_propensities(known_propensities)
-    options = {
-        "decoder": decoder,
-        "missing": "known" if points and missing is None else missing,
-        "sign": sign,
-        "inference": inference,
-        "known_propensities": points,
-        "population_marginal": parse_shares(population_marginal),
-    }
+    options = model_options(
+        decoder=decoder, missing=missing, sign=sign, inference=inference, known_propensities=known_propensities,
+        population_marginal=population_marginal, settings_file=settings_file,
+    )  # fmt: skip
     chosen = make_settings(preset, options, settings or [])
     candidates = parse_candidates(select, candidate, chosen, options, settings or [])
 
     from mnar_recsys.cli.model_selection import fit_chosen
-    from mnar_recsys.cli.reading import check_model_folder, read_catalogue, read_log, with_eligible, with_features
+    from mnar_recsys.cli.reading import check_model_folder, check_writable, read_training_logs
+    from mnar_recsys.training.tensorboard import tensorboard_writer
 
+    if tensorboard is not None:
+        check_extra("tensorboard", "tensorboard", "--tensorboard")
+        check_writable(tensorboard)
     check_model_folder(out, resume=resume)
-    log = read_log(ratings, columns=columns, scale=scale, duplicates=duplicates, ids=ids, layout=layout)
-    if items is not None:
-        log = read_catalogue(items, log)
-    log = with_features(with_eligible(log, eligible), user_features, item_features)
-    labels = None
-    if mcar_labels is not None:
-        labels = read_log(mcar_labels, columns=columns, like=log, duplicates=duplicates, layout=layout)
-    say(fit_chosen(chosen, candidates, log, out, labels=labels, seed=seed, resume=resume))
+    log, labels = read_training_logs(
+        ratings, mcar_labels, user_features=user_features, item_features=item_features, items=items, eligible=eligible,
+        scale=scale, duplicates=duplicates, columns=columns, ids=ids, layout=layout,
+    )  # fmt: skip
+    with tensorboard_writer(tensorboard) as on_step:
+        say(fit_chosen(chosen, candidates, log, out, labels=labels, seed=seed, resume=resume, on_step=on_step))

@@ -27,9 +27,19 @@ NO_SELECTION = 0.05
 
 
 def fit_to_folder(
-    settings: Settings, log: RatingLog, out: Path, *, labels: RatingLog | None = None, seed: int, resume: bool
+    settings: Settings,
+    log: RatingLog,
+    out: Path,
+    *,
+    labels: RatingLog | None = None,
+    seed: int,
+    resume: bool,
+    on_step: OnStep | None = None,
 ) -> str:
-    """Fit, write the model folder, warn of what is doubtful, and return a summary of the fit."""
+    """Fit, write the model folder, warn of what is doubtful, and return a summary of the fit.
+
+    ``on_step`` is called beside the progress that is shown.
+    """
     start = time.perf_counter()
     note(f"training on {log.n_ratings:,} ratings of {log.n_items:,} items by {log.n_users:,} users")
     if labels is not None:
@@ -39,9 +49,15 @@ def fit_to_folder(
     decided = settings.resolve_for(log)
     try:
         with ExitStack() as stack:
-            on_step = stack.enter_context(training_progress("training", decided))
+            show = stack.enter_context(training_progress("training", decided))
+
+            def watch(trainer: Trainer, terms: BoundTerms) -> None:
+                show(trainer, terms)
+                if on_step and is_first():
+                    on_step(trainer, terms)
+
             with sampling_progress(decided, stack.close) as on_draw:
-                recommender.fit(log, seed=seed, folder=out, resume=resume, on_step=on_step, on_draw=on_draw)
+                recommender.fit(log, seed=seed, folder=out, resume=resume, on_step=watch, on_draw=on_draw)
     except KeyboardInterrupt as interrupt:
         raise InterruptedRunError(_what_is_left(out)) from interrupt
     finally:

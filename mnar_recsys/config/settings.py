@@ -73,6 +73,13 @@ class Settings(FrozenSettings):
             parts[part][key] = value
         return self.from_dict(parts)
 
+    def changes(self) -> dict[str, Any]:
+        """Return by name, as JSON values, what differs from the defaults: ``Settings().replace`` gives these again."""
+        own, default = (one.model_dump(mode="json") for one in (self, type(self)()))
+        return {
+            key: value for part, fields in own.items() for key, value in fields.items() if value != default[part][key]
+        }
+
     def resolve_for(self, log: HasSize) -> Self:
         """Return settings in which every ``auto`` is decided by a log."""
         has_levels, n_cells = log.scale.levels is not None, log.n_users * log.n_items

@@ -2,6 +2,7 @@
 
 from mnar_recsys.data.feature_files import read_features
 from mnar_recsys.data.features import FeatureTable
+from mnar_recsys.data.folds import RatingFolds
 from mnar_recsys.data.log import RatingLog
 from mnar_recsys.data.scale import RatingScale
 from mnar_recsys.data.split import Split, split_ratings
@@ -10,6 +11,7 @@ from mnar_recsys.data.vocab import Vocabulary
 
 __all__ = [
     "FeatureTable",
+    "RatingFolds",
     "RatingLog",
     "RatingScale",
     "Split",

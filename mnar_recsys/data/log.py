@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 
-from mnar_recsys.data import frames
+from mnar_recsys.data import arrow, frames
 from mnar_recsys.data.delimited import IdKinds
 from mnar_recsys.data.duplicates import Duplicates, sort_cells
 from mnar_recsys.data.layouts import Layout, read_layout
@@ -21,8 +21,8 @@ from mnar_recsys.errors import ConfigError
 class RatingLog(RatingMatrix):
     """A log of ratings: who rated what, and how. See `RatingMatrix` for its arrays.
 
-    Build one with `read` (any known file), `read_csv`, `from_pandas`, `from_arrays` or `from_scipy`. These
-    refuse fewer than one rating, two users or two items.
+    Build one with `read` (any known file), `read_csv`, `from_pandas`, `from_arrow`, `from_arrays` or `from_scipy`.
+    These refuse fewer than one rating, two users or two items.
     """
 
     @classmethod
@@ -117,6 +117,39 @@ class RatingLog(RatingMatrix):
             catalogue=catalogue,
         )
         return replace(log, notes=(*columns.notes, *log.notes))
+
+    @classmethod
+    def from_arrow(
+        cls,
+        frame: Any,
+        user: str = "user",
+        item: str = "item",
+        rating: str = "rating",
+        timestamp: str | None = None,
+        *,
+        scale: RatingScale | str | None = None,
+        duplicates: Duplicates = "error",
+    ) -> Self:
+        """Return the log of the named columns of any frame that speaks Arrow: polars, pyarrow, DuckDB, pandas.
+
+        That is, of any object with the method ``__arrow_c_stream__``. Columns are read where they lie; what is copied
+        is the log. ``timestamp`` as of `from_pandas`. In messages rows are counted from 1.
+
+        Raises
+        ------
+        DataError
+            If it is no such frame, lacks a column, or an id or rating is not what it should be.
+        """
+        content = arrow.read_stream(frame)
+        found = content.column_names
+        if timestamp is None and "timestamp" in found:
+            timestamp = "timestamp"
+        names = [user, item, rating, *([] if timestamp is None else [timestamp])]
+        remedy = "Name the columns: from_arrow(frame, user=..., item=..., rating=...)"
+        arrow.check_names(found, names, "the frame", remedy)
+        table = arrow.rating_table(arrow.ArrowColumns("the frame", content.select(names)), names, IdKinds(), found)
+        table.check_size()
+        return cls.from_table(table, scale=scale, duplicates=duplicates)
 
     @classmethod
     def from_scipy(

@@ -16,13 +16,13 @@ from mnar_recsys.errors import ConfigError, DataError
 from mnar_recsys.files import atomic_path
 from mnar_recsys.prediction.conformal import ConformalIntervals
 from mnar_recsys.prediction.impute import impute_blocks, impute_pairs
+from mnar_recsys.prediction.pair_table import QUANTILES, pair_table
 from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
 from mnar_recsys.prediction.predictor import Predictor
 
 if TYPE_CHECKING:
     from mnar_recsys.data import RatingLog
 
-QUANTILES = (0.05, 0.5, 0.95)
 FEW_DRAWS = 10.0
 """Below this effective sample size, Monte Carlo error may pass a third of the posterior's standard deviation."""
 _PAIRS_AT_ONCE = 250_000
@@ -160,7 +160,9 @@ def export_predictions(
             predicted = predictor.predict(block.users, block.items, probabilities=probabilities, levels=with_levels)
             tally.add(block, predicted)
             bounds = None if conformal is None else conformal.bounds(predicted)
-            yield _table(block, predicted, predictor.log, bounds, levels=levels, propensity=propensity)
+            yield pair_table(
+                block.user_ids, block.item_ids, predicted, predictor.log, bounds, levels=levels, propensity=propensity
+            )
 
     rows = write_tables(target, tables(), on_pairs)
     return ExportSummary(rows, tally.cold, int(tally.seen.sum()), int(tally.is_low.sum()))
@@ -237,35 +239,6 @@ def _imputed(
             "rating": ratings.ravel(),
         }
     )
-
-
-def _table(
-    block: PairBlock,
-    predicted: Predictions,
-    log: "RatingLog",
-    bounds: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
-    *,
-    levels: bool,
-    propensity: bool,
-) -> pa.Table:
-    columns = {
-        "user": block.user_ids,
-        "item": block.item_ids,
-        "mean": predicted.mean,
-        "sd": predicted.sd,
-        "mean_se": predicted.mean_se,
-        "q05": predicted.quantiles[0],
-        "q50": predicted.quantiles[1],
-        "q95": predicted.quantiles[2],
-        "cold": predicted.cold,
-    }
-    if bounds is not None:
-        columns |= {"lower": bounds[0].astype(np.float32), "upper": bounds[1].astype(np.float32)}
-    if levels and predicted.levels is not None and log.scale.levels is not None:
-        columns |= {f"p{level:g}": predicted.levels[:, place] for place, level in enumerate(log.scale.levels)}
-    if propensity:
-        columns["propensity"] = predicted.propensity
-    return pa.table(columns)
 
 
 def _refuse_unknown(place: str, label: str, ids: NDArray[np.generic], index: NDArray[np.int64]) -> None:

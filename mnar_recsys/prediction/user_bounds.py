@@ -19,7 +19,13 @@ _CELLS_AT_ONCE = 5_000_000
 
 
 def user_bounds(
-    model: MnarVae, log: RatingLog, users: NDArray[np.integer], *, seed: int, on_levels: bool = False
+    model: MnarVae,
+    log: RatingLog,
+    users: NDArray[np.integer],
+    *,
+    seed: int,
+    on_levels: bool = False,
+    samples: int = SAMPLES,
 ) -> NDArray[np.float64]:
     """Return the bound on log p(x_obs, s) of each user, in nats, missing ratings summed out: (n,). Higher is better.
 
@@ -38,6 +44,8 @@ def user_bounds(
     on_levels : bool
         Score a density as the probability that the rating rounds to its level, so that it compares with decoders on
         levels. Without effect on a scale without levels.
+    samples : int
+        Importance samples S.
     """
     device = next(model.parameters()).device
     levels = None
@@ -52,7 +60,7 @@ def user_bounds(
         bounds = []
         with draws.at(number), torch.no_grad():
             for _, batch in iterate_batches(log, users, _USERS_AT_ONCE, device):
-                noise = torch.randn(SAMPLES, batch.n_users, model.latent_size, generator=generator, device=device)
+                noise = torch.randn(samples, batch.n_users, model.latent_size, generator=generator, device=device)
                 _, log_w = weighted_draws(model, batch, noise, estimator, at_once=size)
                 bounds.append(importance_bound(log_w).cpu().numpy())
         total += np.concatenate(bounds)

@@ -110,7 +110,7 @@ class Trainer:
         The missing-entry term is exact if there is such a form. The draws are the same at every look, so that looks
         differ by the weights only.
         """
-        model = self._judged
+        model = self.judged
         is_drawn = model.missing.needs_row
         estimator = model.estimator(marginal=not is_drawn)
         generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "held out"))
@@ -180,7 +180,7 @@ class Trainer:
         return terms
 
     @property
-    def _judged(self) -> MnarVae:
+    def judged(self) -> MnarVae:
         """The model that looks judge and that is kept: of averaged weights, if there are any."""
         if self.average is None:
             return self.model
@@ -211,7 +211,7 @@ class Trainer:
         watched = held_out if len(self.held_out) else recent["bound"] - recent["weight_cost"]
         gained = watched > progress.best_bound
         if gained or not len(self.held_out):
-            progress.best_step, self.best = progress.step, copy_weights(self._judged)
+            progress.best_step, self.best = progress.step, copy_weights(self.judged)
         progress.best_bound = max(progress.best_bound, watched)
         progress.looks_without_gain = 0 if gained else progress.looks_without_gain + 1
         if self.config.stop != "never" and progress.looks_without_gain >= self.config.patience:
@@ -233,5 +233,5 @@ class Trainer:
         """Return the log-odds that the best rating adds to being given, beside the worst, in nats."""
         ends = torch.tensor([self.log.scale.low, self.log.scale.high], device=self.device)
         with torch.no_grad():
-            low, high = self._judged.missing.selection(ends).tolist()
+            low, high = self.judged.missing.selection(ends).tolist()
         return {"selection": high - low}

@@ -14,7 +14,19 @@ from mnar_recsys.config import PRESETS
 from mnar_recsys.data.layouts import Layout
 from mnar_recsys.data.simulate_presets import PRESETS as WORLDS
 
-VERBS = ("demo", "simulate", "inspect", "train", "predict", "impute", "summarize", "evaluate", "benchmark")
+VERBS = (
+    "demo",
+    "simulate",
+    "inspect",
+    "train",
+    "tune",
+    "predict",
+    "impute",
+    "summarize",
+    "report",
+    "evaluate",
+    "benchmark",
+)
 VERB_FUNCTIONS = {
     command.callback.__name__: command.callback for command in app.registered_commands if command.callback
 }
