@@ -42,6 +42,9 @@ FRONT = {
     | {f"mnar_recsys.{name}" for name in ("candidates", "model_card", "recommender")},
     "mnar_recsys.recommender": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "model_card")},
+    # The one part that only users import: it stands on everything, and nothing stands on it.
+    "mnar_recsys.integrations": FLOOR
+    | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "recommender")},
 }
 
 

@@ -86,8 +86,8 @@ def test_labels_that_are_in_the_test_are_refused(cli: Cli, world: Path, tmp_path
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (("--models", "bias,nonsense"), "--models must be all or names of .*; found nonsense"),
-        (("--models", ","), "--models must be all or names of"),
+        (("--models", "bias,nonsense"), "--models must be all, recbole or names of .*; found nonsense"),
+        (("--models", ","), "--models must be all, recbole or names of"),
         (("--settings", "absent.json"), "absent.json: cannot be read"),
         (("--seeds", "0"), "seeds"),
         (("--protocol", "P9"), "--protocol must be one of P1, P2, P3, P4; found 'P9'"),
