@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 REQUEST, SCORES = "request.json", "scores.npy"
-_PAIRS_AT_ONCE = 500_000
+_PAIRS_AT_ONCE = 100_000
 
 
 def end_with_parent() -> None:

@@ -93,6 +93,16 @@ def test_only_the_model_side_imports_torch() -> None:
         assert not {imported.split(".")[0] for imported in imports_of(path)} & TORCH, path
 
 
+def test_recbole_is_kept_to_its_own_process_and_to_what_only_users_import() -> None:
+    found = {name_of(path) for path in MODULES if "recbole" in {name.split(".")[0] for name in imports_of(path)}}
+    assert found == {"baselines.recbole_worker", "mnar_recsys.integrations.recbole_model"}
+    worker = next(path for path in MODULES if name_of(path) == "baselines.recbole_worker")
+    assert not [name for name in imports_of(worker) if ours(name)]
+    at_top = {name for node in ast.parse(worker.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)
+              for name in [node.module or ""]}  # fmt: skip
+    assert not [name for name in at_top if name.startswith("recbole")]
+
+
 @pytest.mark.parametrize(
     "module", ["mnar_recsys", "mnar_recsys.data", "mnar_recsys.data.simulate", "mnar_recsys.propensity", "evaluation"]
 )
