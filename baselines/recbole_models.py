@@ -1,7 +1,6 @@
 """Models of RecBole as methods of the comparison, each trained by RecBole itself in a process of its own."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -195,8 +194,8 @@ def run_recbole(model: str, split: Split, settings: Mapping[str, Any]) -> NDArra
     ------
     DivergedError
         If its loss is not a number.
-    RuntimeError
-        If it fails, with the end of what it wrote.
+    ConfigError
+        If it fails in any other way, which wrong settings are the usual reason for, with the last line it wrote.
     """
     with tempfile.TemporaryDirectory(prefix="recbole-") as name:
         folder = Path(name)
@@ -225,5 +224,6 @@ def run_recbole(model: str, split: Split, settings: Mapping[str, Any]) -> NDArra
         if code:
             if "loss is nan" in said:
                 raise DivergedError(f"{model}: RecBole's training loss is not a number; set a smaller learning_rate")
-            raise RuntimeError(f"RecBole's {model} failed with exit code {code}:{os.linesep}{said[-2000:]}")
+            last = (said.strip().splitlines() or ["it said nothing"])[-1]
+            raise ConfigError(f"RecBole's {model} ended with exit code {code}: {last}. Check its settings")
         return np.asarray(np.load(folder / recbole_worker.SCORES, allow_pickle=False), dtype=np.float32)

@@ -132,7 +132,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
     low = low.select_ratings(low.ratings < 3)
     with pytest.raises(DataError, match="BPR needs positives"):
         RecBoleMethod("recbole_bpr").fit(Split(mnar_train=low), seed=0)
-    with pytest.raises(RuntimeError, match="BPR failed with exit code 1"):
+    with pytest.raises(ConfigError, match="BPR ended with exit code 1: AttributeError: 'int' object has no attribute"):
         RecBoleMethod("recbole_bpr", learner=3).fit(world()[1], seed=0)
     with pytest.raises(DataError, match="must not see the test"):
         RecBoleMethod("recbole_bpr").fit(Split(mnar_train=low, mcar_test=low), seed=0)
