@@ -155,6 +155,8 @@ def _ids(dataset: Any, field: str, *, text: bool | None = None) -> IdArray:
 
 def _untrained(config: Any, log: RatingLog) -> MNARRecommender:
     settings = MNARRecommender(**{"inference": "variational", **(config["mnar_settings"] or {})}).settings
+    if settings.training.inference == "mcmc":
+        raise ConfigError("RecBole's Trainer cannot sample a posterior; leave inference out of mnar_settings")
     settings, seed = settings.resolve_for(log), int(config["seed"])
     model = build_model(settings.model, log, torch_seed(seed, "weights"))
     return MNARRecommender.from_fitted(FittedModel(settings, seed, log, model, (), finished=True))

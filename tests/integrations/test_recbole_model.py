@@ -204,6 +204,9 @@ def test_what_cannot_be_is_refused(prepare: Callable[..., Prepared]) -> None:
     config, _, (train, _, _) = prepare(mnar_settings={"latent": 3})
     with pytest.raises(ConfigError, match="unknown setting 'latent'"):
         RecBoleMNAR(config, train.dataset)
+    config, _, (train, _, _) = prepare(mnar_settings=SMALL | {"inference": "mcmc"})
+    with pytest.raises(ConfigError, match="cannot sample"):
+        RecBoleMNAR(config, train.dataset)
     config, _, (train, _, _) = prepare(LABEL_FIELD="label", threshold={"rating": 3})
     with pytest.raises(DataError, match="leave threshold unset"):
         RecBoleMNAR(config, train.dataset)
