@@ -56,6 +56,8 @@ class Baseline(ABC):
     def predict(self, users: NDArray[np.generic], items: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return the predicted rating of each (user, item) pair, (n,), in rating points, inside the scale.
 
+        Of a method that only ranks (``predicts_ratings``), a score.
+
         Raises
         ------
         NotFittedError
@@ -63,8 +65,8 @@ class Baseline(ABC):
         DataError
             If users and items are not equally long, or ids are of another kind than the log's.
         """
-        rows, columns = self._indices(users, items)
-        return self.log.scale.clip(self._predict(rows, columns))
+        predicted = self._predict(*self._indices(users, items))
+        return self.log.scale.clip(predicted) if self.predicts_ratings else predicted
 
     def level_probabilities(self, users: NDArray[np.generic], items: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return the probability of each rating level of each pair, (n, R).
@@ -100,6 +102,11 @@ class Baseline(ABC):
         if self._log is None:
             raise NotFittedError(f"{type(self).__name__} must be fitted before it predicts; call fit(split, seed=...)")
         return self._log
+
+    @property
+    def predicts_ratings(self) -> bool:
+        """Whether predictions are ratings; else they are scores, of which only the order means anything."""
+        return True
 
     @property
     def needs_labels(self) -> bool:

@@ -41,6 +41,11 @@ class Method(Protocol):
         ...
 
     @property
+    def predicts_ratings(self) -> bool:
+        """Whether predictions are ratings; else they are scores that order a user's items."""
+        ...
+
+    @property
     def n_labels(self) -> int:
         """How many MCAR labels the fit could read."""
         ...
@@ -50,7 +55,7 @@ class Method(Protocol):
         ...
 
     def predict(self, users: NDArray[np.generic], items: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Return ratings of pairs of ids, (n,)."""
+        """Return ratings or scores of pairs of ids, (n,)."""
         ...
 
     def level_probabilities(self, users: NDArray[np.generic], items: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -75,14 +80,15 @@ class CellFit:
     model: str
     seed: int
     mean: NDArray[np.float64]
-    """(n,), rating points"""
+    """(n,), rating points; scores where ``predicts_ratings`` is false"""
     levels: NDArray[np.float64] | None
     """(n, R), where the method has level probabilities"""
     mcar_labels: int
     """labels the fit could read"""
     fit_seconds: float
     peak_mb: float
-    """most memory its process held, interpreter and libraries included"""
+    """most memory its process, or one that it started, held; interpreter and libraries included"""
+    predicts_ratings: bool = True
 
 
 @dataclass(frozen=True)
@@ -178,8 +184,17 @@ def fit_cell(entry: Entry, split: Split, seed: int, pairs: Pairs, *, target: Pat
         levels = method.level_probabilities(*pairs) if has_levels else None
     except MnarError as error:
         return Failure(entry.name, seed, str(error))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    fit = CellFit(entry.name, seed, np.asarray(mean, dtype=np.float64), levels, method.n_labels, seconds, peak)
+    held = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    fit = CellFit(
+        model=entry.name,
+        seed=seed,
+        mean=np.asarray(mean, dtype=np.float64),
+        levels=levels,
+        mcar_labels=method.n_labels,
+        fit_seconds=seconds,
+        peak_mb=held / (1 << 20 if sys.platform == "darwin" else 1 << 10),
+        predicts_ratings=method.predicts_ratings,
+    )
     write_cell(target, fit, digest)
     return fit
 
@@ -196,6 +211,7 @@ def write_cell(target: Path, fit: CellFit, digest: str) -> None:
         "mcar_labels": fit.mcar_labels,
         "fit_seconds": fit.fit_seconds,
         "peak_mb": fit.peak_mb,
+        "predicts_ratings": fit.predicts_ratings,
     }
     table = pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
     with atomic_path(target) as path:

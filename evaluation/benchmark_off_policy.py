@@ -131,8 +131,10 @@ def estimate_errors(
     )
     shares = _level_shares(held.mnar_train, model)
     cells = np.concatenate([log.items, columns])
-    return OffPolicy(propensity, [_row(fit, weighed, rows, None if shares is None else shares[cells]) for fit in fits],
-                     failures)  # fmt: skip
+    rated = [fit for fit in fits if fit.predicts_ratings]
+    return OffPolicy(
+        propensity, [_row(fit, weighed, rows, None if shares is None else shares[cells]) for fit in rated], failures
+    )
 
 
 def weigh_held_out(split: Split, model: PropensityModel) -> HeldOut:

@@ -16,6 +16,7 @@ from mnar_recsys.errors import DataError
 RESULT_COLUMNS = (
     "model", "seed", "cells", "metric", "value", "lower", "upper", "mcar_labels", "fit_seconds", "peak_mb"
 )  # fmt: skip
+_OF_VALUES = (*P1.metrics, "mse_label", "nll")  # the metrics that a monotone map of the predictions changes
 _RESAMPLES = 200  # a row; the table's own intervals have more
 
 
@@ -23,7 +24,7 @@ def result_rows(fits: Sequence[CellFit], split: Split, protocol: Protocol) -> pd
     """Return one row a model, seed, set of cells and metric: those of P1, then those of ``protocol``.
 
     Columns are RESULT_COLUMNS; ``lower`` and ``upper`` are a 95 % interval from resampled users, NaN where a resampled
-    value says nothing.
+    value says nothing. A method that only ranks has no rows for errors of ratings or probabilities.
     """
     tables = []
     for fit in fits:
@@ -31,6 +32,8 @@ def result_rows(fits: Sequence[CellFit], split: Split, protocol: Protocol) -> pd
             score(one, split, fit.mean, level_probabilities=fit.levels, resamples=_RESAMPLES)
             for one in dict.fromkeys((P1, protocol))
         ]
+        if not fit.predicts_ratings:
+            scored = [table[~table["metric"].isin(_OF_VALUES)] for table in scored]
         facts = {name: getattr(fit, name) for name in ("model", "seed", "mcar_labels", "fit_seconds", "peak_mb")}
         tables.append(pd.concat(scored, ignore_index=True).assign(**facts))
     if not tables:
@@ -41,7 +44,8 @@ def result_rows(fits: Sequence[CellFit], split: Split, protocol: Protocol) -> pd
 def mean_squared_errors(fits: Sequence[CellFit], split: Split, cells: str = "all") -> dict[str, Interval]:
     """Return each model's MSE over seeds, with a 95 % interval from resampled users, best first.
 
-    A test cell's error is averaged over the seeds first, so the interval is about people, not about seeds.
+    A test cell's error is averaged over the seeds first, so the interval is about people, not about seeds. Methods that
+    only rank are left out.
     """
     errors, users = _errors_by_model(fits, split, cells)
     found = {name: bootstrap(values, users)[0] for name, values in errors.items()}
@@ -61,7 +65,7 @@ def differences(fits: Sequence[CellFit], split: Split, reference: str, cells: st
 
 
 def summary_table(fits: Sequence[CellFit], rows: pd.DataFrame, split: Split, protocol: Protocol) -> pd.DataFrame:
-    """Return one row a model, best MSE first, as text and numbers ready to print.
+    """Return one row a model, best MSE first and methods that only rank last, as text and numbers ready to print.
 
     Columns: model, MSE on all cells with its interval over users, its standard deviation over seeds, MSE on unseen
     cells, the headline metrics of P1 and of ``protocol`` on all cells as means over seeds, MCAR labels read,
@@ -72,14 +76,14 @@ def summary_table(fits: Sequence[CellFit], rows: pd.DataFrame, split: Split, pro
     means = rows[rows["cells"] == "all"].groupby(["model", "metric"])["value"].agg(["mean", "std"])
     headline = dict.fromkeys((*P1.headline, *protocol.headline))
     lines = []
-    for model, interval in everything.items():
+    for model in dict.fromkeys((*everything, *(fit.model for fit in fits))):
         mine = [fit for fit in fits if fit.model == model]
-        metrics = means.loc[model]
+        metrics = means.xs(model) if model in means.index else means.iloc[:0].droplevel(0)
         line: dict[str, object] = {
             "model": model,
-            "MSE": str(interval),
+            "MSE": str(everything.get(model, "-")),
             "sd over seeds": float(metrics["std"].get("mse", np.nan)),
-            "MSE, unseen cells": f"{unseen[model].value:.3f}",
+            "MSE, unseen cells": f"{unseen[model].value:.3f}" if model in unseen else "-",
         }
         line |= {name: float(metrics["mean"].get(name, np.nan)) for name in headline}
         line |= {
@@ -113,6 +117,6 @@ def _errors_by_model(
         raise DataError("errors need mcar_test; this split has none")
     mask = split.unseen if cells == "unseen" else np.ones(test.n_ratings, dtype=np.bool_)
     errors: dict[str, list[NDArray[np.float64]]] = {}
-    for fit in fits:
+    for fit in (fit for fit in fits if fit.predicts_ratings):
         errors.setdefault(fit.model, []).append(squared_error(test.ratings, fit.mean)[mask])
     return {name: np.mean(values, axis=0) for name, values in errors.items()}, test.rows[mask]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,9 @@ from mnar_recsys.training import BoundTerms, Trainer, load_checkpoint, save_chec
 from mnar_recsys.training.absorb import absorb
 from mnar_recsys.training.mcmc import OnDraw, check_can_sample, sample_posterior
 from mnar_recsys.training.without_selection import keep_if_no_worse_without
+
+if TYPE_CHECKING:
+    from mnar_recsys.prediction.factors import ImplicitFactors
 
 OnStep = Callable[[Trainer, BoundTerms], None]
 
@@ -240,6 +243,16 @@ class MNARRecommender:
         other._predictor = _predictor(other._fitted, trained)
         return other
 
+    def to_implicit(self, *, num_threads: int = 1) -> "ImplicitFactors":
+        """Return the users' and items' factors as a recommender of ``implicit``: fast top-n lists, similar items.
+
+        The lists are those of the posterior mean of each user's taste, which differ a little from those of the
+        predictions; see ``linear_factors`` for what is left out. Raises ConfigError if the decoder has no factors.
+        """
+        from mnar_recsys.prediction.factors import ImplicitFactors, linear_factors  # implicit: only where it is wanted
+
+        return ImplicitFactors(linear_factors(self.predictor), num_threads=num_threads)
+
     def save(self, folder: str | Path) -> None:
         """Write the model folder; each file whole or not at all."""
         fitted, path = self.fitted, Path(folder)
@@ -252,10 +265,13 @@ class MNARRecommender:
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Load a model folder; raises ModelFolderError with what is wrong with it."""
-        fitted = read_model(folder)
+        return cls.from_fitted(read_model(folder))
+
+    @classmethod
+    def from_fitted(cls, fitted: FittedModel) -> Self:
+        """Return the recommender of parts that were fitted elsewhere."""
         recommender = cls(fitted.settings)
-        recommender._fitted = fitted
-        recommender._predictor = _predictor(fitted)
+        recommender._fitted, recommender._predictor = fitted, _predictor(fitted)
         return recommender
 
 

@@ -49,6 +49,9 @@ FRONT = {
     | {f"mnar_recsys.{name}" for name in ("model_folder", "model_selection", "recommender")},
     "mnar_recsys.recommender": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "model_card")},
+    # The one part that only users import: it stands on everything, and nothing stands on it.
+    "mnar_recsys.integrations": FLOOR
+    | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "recommender")},
 }
 
 
@@ -97,6 +100,16 @@ def test_only_the_model_side_imports_torch() -> None:
         if part.startswith("baselines") or part in allowed or part == "mnar_recsys.cli":
             continue
         assert not {imported.split(".")[0] for imported in imports_of(path)} & TORCH, path
+
+
+def test_recbole_is_kept_to_its_own_process_and_to_what_only_users_import() -> None:
+    found = {name_of(path) for path in MODULES if "recbole" in {name.split(".")[0] for name in imports_of(path)}}
+    assert found == {"baselines.recbole_worker", "mnar_recsys.integrations.recbole_model"}
+    worker = next(path for path in MODULES if name_of(path) == "baselines.recbole_worker")
+    assert not [name for name in imports_of(worker) if ours(name)]
+    at_top = {name for node in ast.parse(worker.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)
+              for name in [node.module or ""]}  # fmt: skip
+    assert not [name for name in at_top if name.startswith("recbole")]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def benchmark(
     user_features: UserFeatures = None,
     item_features: ItemFeatures = None,
     models: Annotated[
-        str, typer.Option(help="Names with commas between them, all, or variants (mnar+NAME in --settings).")
+        str, typer.Option(help="Names with commas between them, all, recbole, or variants (mnar+NAME in --settings).")
     ] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 0, 1, ...")] = 5,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time, one thread each.")] = 1,

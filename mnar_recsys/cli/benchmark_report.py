@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from baselines.recbole_models import MODELS, RECBOLE
 from baselines.registry import BASELINES
 from evaluation.benchmark import CellFit
 from evaluation.benchmark_plots import compare_marginals, level_calibration, propensity_calibration, ranking_chart
@@ -27,17 +28,18 @@ _PANELS = 9
 def write_benchmark_report(run: "BenchmarkRun", path: Path) -> None:
     """Write the page."""
     errors = mean_squared_errors(run.fits, run.request.split)
-    best = next(iter(errors))
-    sections = [_ranking(run, errors), _table(run), _against_the_best(run, best)]
+    best = next(iter(errors), None)
+    sections = [_table(run)] if best is None else [_ranking(run, errors), _table(run), _against_the_best(run, best)]
     if any(fit.levels is not None for fit in run.fits):
         sections += [_marginals(run, errors), _calibration(run, errors)]
+    n_methods, n_ratings = len({fit.model for fit in run.fits}), run.request.split.mnar_train.n_ratings
     write_report(
         path,
         title="Who predicts what people would have said",
         lede=(
-            f"{len(errors)} methods, trained on {run.request.split.mnar_train.n_ratings:,} ratings that people chose "
-            f"to give, scored on {_n_test(run):,} that were collected at random. Lowest mean squared error: {best}, "
-            f"{errors[best]}."
+            f"{n_methods} methods, trained on {n_ratings:,} ratings that people chose to give, scored on "
+            f"{_n_test(run):,} that were collected at random."
+            + ("" if best is None else f" Lowest mean squared error: {best}, {errors[best]}.")
         ),
         sections=[*sections, *_off_policy(run, errors), *_propensities(run), _methods(run), _facts(run)],
     )
@@ -144,8 +146,7 @@ def _propensities(run: "BenchmarkRun") -> list[Section]:
 def _methods(run: "BenchmarkRun") -> Section:
     rows = []
     for model in dict.fromkeys(fit.model for fit in run.fits):
-        source = BASELINES.get(model)
-        what = (source.__doc__ or "").strip().splitlines()[0] if source else "The joint model of this package."
+        what = _what_it_is(model)
         settings = ", ".join(f"{key} {value}" for key, value in run.settings.get(model, {}).items())
         rows.append({"model": model, "what it is": what, "settings": settings or "defaults"})
     text = (
@@ -153,6 +154,16 @@ def _methods(run: "BenchmarkRun") -> Section:
         "MCAR labels that are not in the test. No method, and no tuning, saw a rating of the test."
     )
     return Section("How each number was made", text, table=pd.DataFrame(rows))
+
+
+def _what_it_is(model: str) -> str:
+    if model in BASELINES:
+        return (BASELINES[model].__doc__ or "").strip().splitlines()[0]
+    known = MODELS.get(model.partition("+")[0])
+    if known is None:
+        return "The joint model of this package."
+    kind = "predicts ratings" if known.predicts_ratings else "ranks only"
+    return f"{known.name} of RecBole {RECBOLE} ({known.paper}); {kind}."
 
 
 def _facts(run: "BenchmarkRun") -> Section:

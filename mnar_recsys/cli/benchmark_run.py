@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from baselines.recbole_models import MODELS, RecBoleMethod
 from baselines.registry import BASELINES
 from evaluation.benchmark import CellFit, Entry, Failure, run_benchmark
 from evaluation.benchmark_off_policy import OffPolicy, estimate_errors
@@ -170,18 +171,22 @@ def choose_propensity(name: str, split: Split) -> str:
 def choose_models(text: str, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the names asked for, in the order of the registry for ``all``; raise ConfigError for an unknown one.
 
+    ``recbole`` are the models of RecBole, which ``all`` leaves out: they need an environment of their own.
+
     ``variants`` are all models with a + in ``settings``: ``mnar+gaussian`` is ``mnar`` with settings of its own.
     """
     known, variants = [*BASELINES, *JOINT_METHODS], [name for name in settings if VARIANT in name]
     if text == "all":
         return known
+    known += MODELS
     if text == "variants" and variants:
         return variants
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    names = list(dict.fromkeys(name for one in asked for name in (MODELS if one == "recbole" else [one])))
     unknown = [name for name in names if name not in (*known, *variants)]
     if unknown or not names:
         raise ConfigError(
-            f"--models must be all or names of {', '.join(known)}, or variants of these in --settings; "
+            f"--models must be all, recbole or names of {', '.join(known)}, or variants of these in --settings; "
             f"found {', '.join(unknown) or repr(text)}"
         )
     return names
@@ -203,7 +208,7 @@ def read_settings(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path}: not JSON ({error}); give a file that --tune wrote") from error
     if not isinstance(stored, dict) or not all(isinstance(value, dict) for value in stored.values()):
         raise ConfigError(f'{path}: must hold settings by model, such as {{"mf": {{"size": 8}}}}; found something else')
-    unknown = [name for name in stored if name.split(VARIANT)[0] not in (*BASELINES, *JOINT_METHODS)]
+    unknown = [name for name in stored if name.split(VARIANT)[0] not in (*BASELINES, *JOINT_METHODS, *MODELS)]
     if unknown:
         raise ConfigError(f"{path}: settings of unknown models: {', '.join(unknown)}; see --models for the names")
     return stored
@@ -213,6 +218,8 @@ def _entry(name: str, settings: Mapping[str, Any]) -> Entry:
     model = name.split(VARIANT, maxsplit=1)[0]
     if model in JOINT_METHODS:
         return Entry(name, JointMethod, {**JOINT_METHODS[model], **settings})
+    if model in MODELS:
+        return Entry(name, RecBoleMethod, {"model": model, **settings})
     return Entry(name, BASELINES[model], settings)
 
 

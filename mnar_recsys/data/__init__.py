@@ -3,6 +3,7 @@
 from mnar_recsys.data.feature_files import read_features
 from mnar_recsys.data.features import FeatureTable
 from mnar_recsys.data.folds import RatingFolds
+from mnar_recsys.data.inter_files import read_inter_split, write_inter, write_inter_split
 from mnar_recsys.data.log import RatingLog
 from mnar_recsys.data.scale import RatingScale
 from mnar_recsys.data.split import Split, split_ratings
@@ -19,5 +20,8 @@ __all__ = [
     "add_survey",
     "count_trained_labels",
     "read_features",
+    "read_inter_split",
     "split_ratings",
+    "write_inter",
+    "write_inter_split",
 ]

@@ -1,6 +1,7 @@
 """One update of the weights, on all items or on some of them, by one process or several."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ class Stepper:
             items = torch.from_numpy(joined).to(self.device)
             batch, other = (batch.among(items, torch.from_numpy(part).to(self.device)) for part in weights)
             rows = self.rows.take(items)
-        found = self._loss(number, batch, other, rows)
+        found = self.loss(number, batch, other, rows)
         found.loss.backward()  # type: ignore[no-untyped-call]
         learned = [*self.model.parameters(), *rows.values()]
         self.workers.average(p.grad for p in learned if p.grad is not None)
@@ -130,8 +131,17 @@ class Stepper:
             self.rows.give_gradients(items, rows)
         return found
 
-    def _loss(self, number: int, batch: UserBatch, other: UserBatch | None, rows: dict[str, Tensor]) -> Loss:
-        """Return the loss of this process's share of a batch, with ``rows`` in place of what they were taken from."""
+    def loss(
+        self,
+        number: int,
+        batch: UserBatch,
+        other: UserBatch | None = None,
+        rows: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Loss:
+        """Return the loss of this process's share of batch ``number``, to be differentiated.
+
+        ``rows`` stand in place of what they were taken from, ``other`` as in ``Objective``.
+        """
         generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "noise", number))
         shape = (self.config.samples, batch.n_users)
         noise = torch.randn(*shape, self.model.latent_size, generator=generator, device=self.device)
@@ -148,7 +158,9 @@ class Stepper:
             other = None if other is None else other.block(mine.start, mine.stop)
             cell_noise = None if cell_noise is None else cell_noise[:, mine]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            found: Loss = functional_call(self.objective, rows, (batch, noise, cell_noise, generator, share, other))
+            found: Loss = functional_call(
+                self.objective, dict(rows), (batch, noise, cell_noise, generator, share, other)
+            )
         return found
 
     def _terms(self, found: Loss, n_users: int) -> BoundTerms:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from commands import Cli
 
+from baselines.recbole_models import MODELS, recbole_fault
 from evaluation.tables import RESULT_COLUMNS
 from mnar_recsys.data.simulate import simulate_ratings
 from mnar_recsys.data.simulate_files import write_simulation
@@ -86,8 +87,8 @@ def test_labels_that_are_in_the_test_are_refused(cli: Cli, world: Path, tmp_path
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (("--models", "bias,nonsense"), "--models must be all or names of .*; found nonsense"),
-        (("--models", ","), "--models must be all or names of"),
+        (("--models", "bias,nonsense"), "--models must be all, recbole or names of .*; found nonsense"),
+        (("--models", ","), "--models must be all, recbole or names of"),
         (("--settings", "absent.json"), "absent.json: cannot be read"),
         (("--seeds", "0"), "seeds"),
         (("--protocol", "P9"), "--protocol must be one of P1, P2, P3, P4; found 'P9'"),
@@ -190,3 +191,31 @@ def test_errors_are_estimated_without_the_test(cli: Cli, world: Path, tmp_path: 
     )
     assert len(mine) == 1
     assert mine == theirs
+
+
+@pytest.mark.skipif(recbole_fault() is None, reason="RecBole can run here")
+def test_rows_of_recbole_say_what_they_need(cli: Cli, world: Path, tmp_path: Path) -> None:
+    done = cli("benchmark", *files_of(world), "--models", "bias,recbole", "--seeds", 1, "--out", tmp_path)
+    assert [name for name in MODELS if f"{name}, seed 0, was not run: {name}: " in done.err] == list(MODELS)
+    assert "Install mnar-recsys[recbole] into an environment of its own" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.recbole
+@pytest.mark.skipif(recbole_fault() is not None, reason=str(recbole_fault()))
+def test_rows_of_recbole_stand_beside_ours(cli: Cli, world: Path, tmp_path: Path) -> None:
+    names = ("recbole_neumf", "recbole_bpr")
+    (tmp_path / "settings.json").write_text(json.dumps({name: {"epochs": 3} for name in names}), encoding="utf-8")
+    given = ("--settings", tmp_path / "settings.json", "--off-policy", "auto", "--seeds", 1, "--out", tmp_path / "b")
+    done = cli("benchmark", *files_of(world), "--models", ",".join(("bias", *names)), *given)
+    assert done.code == 0, done.err
+    rows = pd.read_csv(tmp_path / "b" / "results.csv")
+    metrics = {name: set(part["metric"]) for name, part in rows.groupby("model")}
+    assert {"rmse", "mae", "auc", "ndcg@5"} <= metrics["recbole_neumf"]
+    assert {"auc", "ndcg@5"} <= metrics["recbole_bpr"]
+    assert not {"mse", "rmse", "mae", "bias"} & metrics["recbole_bpr"]
+    table = (tmp_path / "b" / "table.md").read_text(encoding="utf-8")
+    assert "| recbole_bpr | - |" in table
+    page = (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
+    assert "BPR of RecBole 1.2.1" in page
+    alone = cli("benchmark", *files_of(world), "--models", "recbole_bpr", *given)
+    assert alone.code == 0, alone.err

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from baselines.base import Baseline
 from baselines.bias import BiasBaseline
 from baselines.constant import ConstantMcar, ConstantTrain
 from evaluation.benchmark import CellFit, Entry, fingerprint, fit_cell, read_cell, run_benchmark, write_cell
+from evaluation.protocols import P1, P2
+from evaluation.tables import mean_squared_errors, result_rows, summary_table
 from evaluation.tuning import candidates, run_trial, tune
 from mnar_recsys.data import Split
 from mnar_recsys.data.simulate import simulate_ratings
@@ -122,6 +125,42 @@ def test_cells_survive_the_disk_and_damaged_ones_are_fitted_again(tmp_path: Path
     path.write_bytes(path.read_bytes()[:100])
     assert read_cell(path, "digest") is None
     assert read_cell(tmp_path / "absent.parquet", "digest") is None
+
+
+class Ranker(Baseline):
+    """Scores that are no ratings: ten times the mean rating of the item, less a hundred."""
+
+    @property
+    def predicts_ratings(self) -> bool:
+        return False
+
+    def _fit(self, split: Split, seed: int) -> None:
+        self.inner = BiasBaseline().fit(split, seed=seed)
+
+    def _predict(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
+        return 10 * self.inner._predict(rows, columns) - 100
+
+
+def test_a_method_that_only_ranks_has_ranks_and_no_errors(split: Split, tmp_path: Path) -> None:
+    entries = [Entry("ranker", Ranker), Entry("bias", BiasBaseline)]
+    fits = [fit(entry, split, tmp_path) for entry in entries]
+    assert fits[0].mean.max() < 0  # not clipped to the scale
+    kept = read_cell(tmp_path / "ranker.parquet", "digest")
+    assert kept is not None
+    assert not kept.predicts_ratings
+    rows = result_rows(fits, split, P2)
+    of = {name: part.set_index(["cells", "metric"])["value"] for name, part in rows.groupby("model")}
+    ranks = list(of["ranker"].index)
+    assert {metric for _, metric in ranks} == {metric for metric in P2.metrics if metric != "mse_label"}
+    # The order is that of the other's predictions, so far as these are not clipped.
+    for key in ranks:
+        assert of["ranker"][key] == pytest.approx(of["bias"][key], abs=0.02)
+    table = summary_table(fits, rows, split, P2)
+    assert table["model"].tolist() == ["bias", "ranker"]
+    assert table["MSE"].tolist()[1] == table["MSE, unseen cells"].tolist()[1] == "-"
+    assert list(mean_squared_errors(fits, split)) == ["bias"]
+    alone = summary_table(fits[:1], result_rows(fits[:1], split, P1), split, P1)  # P1 has nothing that it could say
+    assert alone["model"].tolist() == ["ranker"]
 
 
 def test_the_fingerprint_sees_ratings_roles_and_features(split: Split) -> None:
