@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint types unit clean
+STAGES = data model training prediction sensitivity propensity baselines evaluation cli docs
+
+.PHONY: demo test lint types docs unit clean test-architecture $(STAGES:%=test-%)
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/mnar-recsys demo --out demo
 
+# The documentation is built by one of the tests of `unit`.
 test: lint types unit
 
 lint: $(VENV)/dev.stamp
@@ -21,6 +24,17 @@ types: $(VENV)/dev.stamp
 unit: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
+test-architecture: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/test_architecture.py
+
+# The tests of one stage, without those that take minutes.
+$(STAGES:%=test-%): test-%: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow" tests/$*
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+	@echo "docs/_build/index.html"
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -33,4 +47,4 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/runtime.stamp
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache

@@ -1,5 +1,7 @@
 """Pages that the code writes itself: one a baseline, and one for each part of the programming interface."""
 
+import inspect
+import re
 from pathlib import Path
 
 from baselines.registry import BASELINES
@@ -18,9 +20,11 @@ PARTS = {
     "evaluation": ("Evaluation", ("evaluation/*.py",)),
 }
 
+_MATH = re.compile(r":math:`([^`]*)`")
+
 
 def write_pages(folder: Path) -> None:
-    """Write ``baselines/NAME.rst`` and ``api/PART.rst``, and remove pages of what is no more.
+    """Write ``baselines/NAME.rst``, a table of these, and ``api/PART.rst``; remove pages of what is no more.
 
     A file whose text is as before is left alone: a second build then reads what has changed only.
     """
@@ -28,15 +32,30 @@ def write_pages(folder: Path) -> None:
     for name, method in BASELINES.items():
         directive = f".. autoclass:: {method.__module__}.{method.__qualname__}\n   :no-members:"
         pages[folder / "baselines" / f"{name}.rst"] = _titled(f"``{name}``", directive)
+    pages[folder / "baselines.txt"] = _table_of_baselines()
     for name, (title, patterns) in PARTS.items():
         paths = sorted(path for pattern in patterns for path in ROOT.glob(pattern) if path.stem != "__main__")
         pages[folder / "api" / f"{name}.rst"] = _titled(title, "\n\n".join(_module(path) for path in paths))
-    for path in set(folder.rglob("*.rst")) - set(pages):
+    for path in {path for path in folder.rglob("*.*") if path.is_file()} - set(pages):
         path.unlink()
     for path, text in pages.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+
+
+def _table_of_baselines() -> str:
+    """Return a table of the methods with the first sentence of each, in Markdown, to be included."""
+    rows = []
+    for name, method in BASELINES.items():
+        first = (inspect.getdoc(method) or "").split("\n\n", maxsplit=1)[0].replace("\n", " ").replace("``", "`")
+        labels = "yes" if method.uses_labels else ""
+        rows.append(f"| [`{name}`](../generated/baselines/{name}.rst) | {_MATH.sub(_in_dollars, first)} | {labels} |")
+    return "\n".join(["| name | what it is | needs MCAR labels |", "|---|---|---|", *rows, ""])
+
+
+def _in_dollars(match: re.Match[str]) -> str:
+    return f"${match[1]}$"
 
 
 def _module(path: Path) -> str:

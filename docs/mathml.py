@@ -9,8 +9,8 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
-# In TeX an accent is on the next letter; docutils would put it on all of x_{ui}.
-ACCENT = re.compile(r"\\(hat|tilde|bar) ([A-Za-z])")
+# docutils takes the index of an accented letter for the limit of an operator, and puts it below.
+ACCENT = re.compile(r"\\(hat|tilde|bar) ?{?(\w)}?(?=[_^])")
 
 
 def visit_math(translator: Any, node: nodes.math) -> None:
@@ -28,7 +28,7 @@ def visit_math_block(translator: Any, node: nodes.math_block) -> None:
 
 def _mathml(node: nodes.math | nodes.math_block, *, as_block: bool) -> str:
     try:
-        return str(tex2mathml(ACCENT.sub(r"\\\1{\2}", node.astext()), as_block=as_block))
+        return str(tex2mathml(ACCENT.sub(r"\\\1{\2}{}", node.astext()), as_block=as_block))
     except MathError as error:
         LOG.warning("formula: %s", error, location=node)
         return f"<code>{nodes.unescape(node.astext())}</code>"
