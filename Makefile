@@ -6,11 +6,14 @@ BIN = $(VENV)/bin
 RECBOLE_VENV ?= .venv-recbole
 RECBOLE_BIN = $(RECBOLE_VENV)/bin
 
-.PHONY: demo test lint types unit test-recbole clean
+STAGES = data model training prediction sensitivity propensity tables tuning baselines evaluation paper cli docs
+
+.PHONY: demo test lint types docs unit clean test-architecture test-recbole $(STAGES:%=test-%)
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/mnar-recsys demo --out demo
 
+# The documentation is built by one of the tests of `unit`.
 test: lint types unit
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then $(MAKE) test-recbole; \
 	else echo 'test-recbole left out: RecBole installs on Python 3.11 only'; fi
@@ -32,6 +35,17 @@ test-recbole: $(RECBOLE_VENV)/stamp
 	OMP_NUM_THREADS=1 $(RECBOLE_BIN)/pytest -m recbole tests/baselines/test_recbole_models.py tests/cli/test_benchmark.py \
 		tests/integrations
 
+test-architecture: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/test_architecture.py
+
+# The tests of one stage, without those that take minutes.
+$(STAGES:%=test-%): test-%: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow" tests/$*
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+	@echo "docs/_build/index.html"
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -50,4 +64,4 @@ $(RECBOLE_VENV)/stamp: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(RECBOLE_VENV) demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(RECBOLE_VENV) demo docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache

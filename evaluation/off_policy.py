@@ -236,7 +236,7 @@ def expected_squared_error(levels: Floats, probabilities: ArrayLike, prediction:
 
 
 def expected_absolute_error(levels: Floats, probabilities: ArrayLike, prediction: ArrayLike) -> Floats:
-    """Return sum_r P(r) |r - prediction| per pair, (n,): a predicted contribution to the MAE.
+    """Return sum_r P(r) abs(r - prediction) per pair, (n,): a predicted contribution to the MAE.
 
     Parameters and errors as ``expected_squared_error``.
     """

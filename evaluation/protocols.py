@@ -17,24 +17,24 @@ Metrics, by the names in the tables. What ranks is the predicted mean, as it is;
 threshold), from level probabilities or else from a ``PositiveMap``. Ties count by their expected value
 (``ranking``); ``k`` items of a user's own test items are looked at. Intervals are percentiles over resampled users.
 
-==================== ======= =======================================================================================
-metric               better
-==================== ======= =======================================================================================
-``mse mae rmse bias``        on the ratings themselves, see ``evaluate``, with its measures of calibration
-``auc``              higher  positive pairs above negative ones, over all pairs of the test (``ranking.auc``), by
-                             probability where there is one
-``ndcg@k``           higher  DCG / ideal DCG, mean over all users, 1.0 for a user without positives
-``ndcg_pos@k``       higher  the same, over users with a positive only
-``dcg@k``            higher  sum over ranks of label / log2(1 + rank), over users with a positive only
-``recall@k``         higher  hits / positives, mean over all users, 0 for a user without positives (ICDE24, kernel)
-``recall_capped@k``  higher  hits / min(k, positives), mean over all users, 1.0 for a user without positives (CDR)
-``recall_pos@k``     higher  hits / positives, over users with a positive only
-``hits@k``           higher  number of positives among the first k, over users with a positive only: P4's "recall"
-``precision@k``      higher  hits / k, mean over all users
-``f1@k``             higher  harmonic mean of ``precision@k`` and ``recall@k``, each averaged first (kernel)
-``mse_label``        lower   (probability - label)^2, the label 0 or 1
-``nll``              lower   -log P(label), nats. AutoDebias prints it negative, with its raw score as log-odds
-==================== ======= =======================================================================================
+====================== ====== ======================================================================================
+metric                 better
+====================== ====== ======================================================================================
+``mse mae rmse bias``         on the ratings themselves, see ``evaluate``, with its measures of calibration
+``auc``                higher positive pairs above negative ones, over all pairs of the test (``ranking.auc``), by
+                              probability where there is one
+``ndcg@k``             higher DCG / ideal DCG, mean over all users, 1.0 for a user without positives
+``ndcg_pos@k``         higher the same, over users with a positive only
+``dcg@k``              higher sum over ranks of label / log2(1 + rank), over users with a positive only
+``recall@k``           higher hits / positives, mean over all users, 0 for a user without positives (ICDE24, kernel)
+``recall_capped@k``    higher hits / min(k, positives), mean over all users, 1.0 for a user without positives (CDR)
+``recall_pos@k``       higher hits / positives, over users with a positive only
+``hits@k``             higher number of positives among the first k, over users with a positive only: P4's "recall"
+``precision@k``        higher hits / k, mean over all users
+``f1@k``               higher harmonic mean of ``precision@k`` and ``recall@k``, each averaged first (kernel)
+``mse_label``          lower  (probability - label)^2, the label 0 or 1
+``nll``                lower  -log P(label), nats. AutoDebias prints it negative, with its raw score as log-odds
+====================== ====== ======================================================================================
 """
 
 from collections.abc import Mapping

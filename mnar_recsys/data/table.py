@@ -32,7 +32,7 @@ class RatingTable:
     scale : RatingScale or None
         The scale that the layout prescribes.
     source : str
-        Prefix for messages about the whole source: ``ratings.csv: `` for a file, empty for arrays.
+        Prefix for messages about the whole source: ``ratings.csv:`` and a space for a file, empty for arrays.
     notes : tuple of str
         What the reader has to say about the source.
     """

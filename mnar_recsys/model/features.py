@@ -35,7 +35,7 @@ class FeatureEffect(nn.Module):
         self.weight = nn.Parameter(torch.zeros(values.shape[1], *shape))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the shift of each row of features, (n, F) -> (n, *shape); a row of nan is an average one."""
+        """Return the shift of each row of features, ``(n, F) -> (n, *shape)``; a row of nan is an average one."""
         standard = torch.nan_to_num((features - self.centre) / self.scale)
         shift: Tensor = torch.tensordot(standard, self.weight, dims=1)
         return shift
@@ -54,7 +54,7 @@ class ItemEffect(FeatureEffect):
         return {"features": 0}
 
     def of_items(self) -> Tensor:
-        """Return the shift of every item: (P, *shape)."""
+        """Return the shift of every item: ``(P, *shape)``."""
         shift: Tensor = self(self.features)
         return shift
 

@@ -72,7 +72,7 @@ class PosteriorDraws:
     """
 
     parameters: Mapping[str, Tensor]
-    """name in the model to (D, *shape)"""
+    """name in the model to ``(D, *shape)``"""
     z: Tensor | None
     """(D, N, K') latents of the users of the log sampled from, 0 for users without ratings; None for other users"""
     report: SamplingReport

@@ -1,7 +1,7 @@
 """Student's t in torch: density, quadrature, distribution function and draws, all differentiable in the freedom.
 
-Everything runs over u with t = c sinh(u): the tails |t|^-(df + 1) fall off exponentially in u, and the trapezoidal rule
-converges exponentially for what is analytic and dies away at both ends (Trefethen & Weideman 2014, SIAM Review 56).
+Everything runs over u with t = c sinh(u): the tails, abs(t)^-(df + 1), fall off exponentially in u, and the trapezoidal
+rule converges exponentially for what is analytic and dies away at both ends (Trefethen & Weideman 2014, SIAM Rev. 56).
 Gauss-Hermite does not suit a t, and Gauss rules that do have nodes that move with df.
 """
 
