@@ -14,11 +14,11 @@ _WITHHELD = 0.05
 
 
 class LowRankJointImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Complete the matrix [X, S] of a table and its mask by one of low rank, so that the mask informs the values.
+    r"""Complete the matrix [X, S] of a table and its mask by one of low rank, so that the mask informs the values.
 
-    Minimises |W * ([X, S] - T)|^2 / 2 + penalty * |T|_* over T, W being 1 where an entry is known: soft-thresholded
-    singular values, with missing entries replaced by those of T until nothing moves (Mazumder, Hastie & Tibshirani
-    2010).
+    Minimises :math:`\tfrac12 \|W \odot ([X, S] - T)\|_F^2 + \lambda \|T\|_*` over T, with the nuclear norm and W being
+    1 where an entry is known: soft-thresholded singular values, with missing entries replaced by those of T until
+    nothing moves (Mazumder, Hastie & Tibshirani 2010).
 
     Parameters
     ----------

@@ -14,10 +14,13 @@ PARTS = {
     "model": ("Model", ("mnar_recsys/model/**/*.py",)),
     "training": ("Training", ("mnar_recsys/training/*.py",)),
     "prediction": ("Prediction", ("mnar_recsys/prediction/*.py",)),
+    "tables": ("Tables", ("mnar_recsys/tables/*.py",)),
+    "tuning": ("Tuning", ("mnar_recsys/tuning/*.py",)),
     "sensitivity": ("Sensitivity", ("mnar_recsys/sensitivity/*.py",)),
     "propensity": ("Propensities", ("mnar_recsys/propensity/*.py",)),
     "baselines": ("What baselines share", ("baselines/*.py",)),
     "evaluation": ("Evaluation", ("evaluation/*.py",)),
+    "paper": ("The paper's experiments on tables", ("evaluation/paper/*.py",)),
 }
 
 _MATH = re.compile(r":math:`([^`]*)`")

@@ -1,14 +1,14 @@
 """MNARImputer: not-MIWAE behind scikit-learn's conventions."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, metadata_routing
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mnar_recsys.config.tables import LogOdds, TableMissing, TableSettings
@@ -29,9 +29,8 @@ class MNARImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # typ
 
     Parameters
     ----------
-    decoder, likelihood, encoder, mask_input, posterior, missing, sign, estimator, latent_size, hidden, channels,
-    image_shape, least_sd, samples, batch_size, max_iter, learning_rate, n_models
-        See ``mnar_recsys.config.TableSettings``, which has the same names and defaults.
+    decoder, encoder, likelihood, posterior, missing, ...
+        Every setting of ``mnar_recsys.config.tables.TableSettings`` by its name and with its default.
     log_odds : callable, optional
         The mechanism, for ``missing="known"``: a function of torch that takes rows (..., P) in the table's units to
         the log-odds that each of their values is observed. It may look at each value only.
@@ -59,6 +58,9 @@ class MNARImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # typ
     >>> imputer = MNARImputer(decoder="linear", sign="negative", random_state=0)    # doctest: +SKIP
     >>> complete = imputer.fit_transform(table)                                     # doctest: +SKIP
     """
+
+    # What is called while fitting is no data to be routed through a pipeline.
+    __metadata_request__fit: ClassVar[dict[str, str]] = {"on_step": metadata_routing.UNUSED}
 
     def __init__(
         self,

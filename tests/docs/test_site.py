@@ -44,7 +44,11 @@ def test_commands_on_a_page_exist(page: Path) -> None:
     verbs: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for verb, *rest in commands_of(page):
         assert verb in verbs, f"{page.name}: mnar-recsys {verb}"
-        known = {option for parameter in verbs[verb].params for option in parameter.opts} | {"--help"}
+        command = verbs[verb]
+        if hasattr(command, "commands"):
+            assert rest[0] in command.commands, f"{page.name}: mnar-recsys {verb} {rest[0]}"
+            command = command.commands[rest[0]]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         unknown = {word for word in rest if word.startswith("--")} - known
         assert not unknown, f"{page.name}: mnar-recsys {verb} has no {unknown}"
 
