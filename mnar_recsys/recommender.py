@@ -30,8 +30,9 @@ from mnar_recsys.prediction.conformal import ConformalIntervals
 from mnar_recsys.prediction.pair_table import QUANTILES, pair_table
 from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
 from mnar_recsys.prediction.predictor import Predictor
+from mnar_recsys.resuming import prepare_folder, write_checkpoint
 from mnar_recsys.rng import torch_seed
-from mnar_recsys.training import BoundTerms, Trainer, load_checkpoint, save_checkpoint
+from mnar_recsys.training import BoundTerms, Trainer
 from mnar_recsys.training.absorb import absorb
 from mnar_recsys.training.mcmc import OnDraw, check_can_sample, sample_posterior
 from mnar_recsys.training.without_selection import keep_if_no_worse_without
@@ -121,11 +122,11 @@ class MNARRecommender:
         model = build_model(settings.model, log, torch_seed(seed, "weights"))
         trainer = Trainer(model, log, settings, seed=seed)
         if path is not None:
-            _prepare_folder(path, trainer, print_of, resume=resume)
+            prepare_folder(path, trainer, print_of, resume=resume)
 
         def write(at: Trainer) -> None:
             if path is not None and at.workers.is_first:
-                _checkpoint(path, at, log, settings, seed)
+                write_checkpoint(path, at, log, settings, seed)
 
         trainer.run(on_step, write)
         is_open = self.settings.model.missing == "auto" and settings.training.stop == "held-out"
@@ -277,36 +278,6 @@ class MNARRecommender:
 
 def _predictor(fitted: FittedModel, trained_items: NDArray[np.bool_] | None = None) -> Predictor:
     return Predictor(fitted.model, fitted.log, seed=fitted.seed, posterior=fitted.draws, trained_items=trained_items)
-
-
-def _prepare_folder(path: Path, trainer: Trainer, print_of: str, *, resume: bool) -> None:
-    """Refuse a folder in use, or restore the trainer from its checkpoint."""
-    if resume:
-        best, progress = load_checkpoint(
-            path / CHECKPOINT, trainer.model, trainer.average, trainer.stepper.optimizers, print_of
-        )
-        trainer.best, trainer.progress = best, progress
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ModelFolderError(f"{path}: exists and is not empty; choose another folder, or resume with --resume")
-
-
-def _checkpoint(path: Path, trainer: Trainer, log: RatingLog, settings: Settings, seed: int) -> None:
-    """Leave a folder that both loads as a model and resumes."""
-    print_of = fingerprint(log, settings, seed)
-    if not (path / "config.json").exists():
-        write_data(path, log, settings, seed)
-    # Where the posterior is to be sampled, the end of the training is not that of the fit.
-    finished = trainer.progress.finished and settings.training.inference == "variational"
-    write_weights(path, trainer.best, trainer.progress.history, print_of, finished=finished)
-    save_checkpoint(
-        path / CHECKPOINT,
-        model=trainer.model,
-        best=trainer.best,
-        average=trainer.average,
-        optimizers=trainer.stepper.optimizers,
-        progress=trainer.progress,
-        fingerprint=print_of,
-    )
 
 
 __all__ = ["UNKNOWN", "MNARRecommender", "Predictions"]

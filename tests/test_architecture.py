@@ -47,8 +47,10 @@ FRONT = {
     "mnar_recsys.tuning": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "search_space")}
     | {f"mnar_recsys.{name}" for name in ("model_folder", "model_selection", "recommender")},
+    "mnar_recsys.resuming": FLOOR | {f"mnar_recsys.{name}" for name in ("data", "training", "model_folder")},
     "mnar_recsys.recommender": FLOOR
-    | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "model_card")},
+    | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction")}
+    | {f"mnar_recsys.{name}" for name in ("model_folder", "model_card", "resuming")},
     # The one part that only users import: it stands on everything, and nothing stands on it.
     "mnar_recsys.integrations": FLOOR
     | {f"mnar_recsys.{name}" for name in ("data", "model", "training", "prediction", "model_folder", "recommender")},

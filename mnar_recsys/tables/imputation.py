@@ -16,6 +16,7 @@ from mnar_recsys.tables.stacked import Rows
 from mnar_recsys.tables.table_vae import RowDraws, TableVae
 
 _CELLS_AT_ONCE = 100_000
+_BINS_AT_ONCE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,32 @@ class RowPosterior:
         parts = []
         for block in self._blocks():
             shares = block.share[..., 0].T.numpy()  # (B, S)
-            parts.append(np.stack([self._impute(block, pick(shares, rng), rng) for _ in range(count)]))
+            parts.append(self._impute(block, np.stack([pick(shares, rng) for _ in range(count)]), rng))
         return np.concatenate(parts, axis=1)
 
     def _impute(self, block: Block, picks: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float32]:
-        """Return a draw (B, P) at one draw of z for each row, ``picks`` (B,)."""
-        chosen = torch.from_numpy(picks), torch.arange(len(picks))
+        """Return draws (count, B, P), each at one draw of z for each row: ``picks`` (count, B)."""
+        chosen = torch.from_numpy(picks), torch.arange(picks.shape[1])
         if block.draws.complete is not None:
             return block.draws.complete[chosen].numpy()
-        one = replace(block, natural=block.natural[chosen][None], share=torch.ones(1, 1, 1))
-        masses = self._cells(one).masses()  # (B, G, H)
+        at_once = max(1, _BINS_AT_ONCE // (picks.shape[1] * len(block.hidden) * len(self.grid.centre) or 1))
+        parts = [self._draw(block, block.natural[part, chosen[1]], rng) for part in torch.split(chosen[0], at_once)]
+        return torch.cat(parts).numpy()
+
+    def _draw(self, block: Block, natural: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return draws from p(x|z) (1 - pi(x)) at given natural parameters (n, B, C, H): (n, B, P)."""
+        n = len(natural)
+        copies = replace(
+            block,
+            observed=block.observed.repeat(n, 1),
+            natural=natural.flatten(0, 1)[None],
+            share=torch.ones(1, 1, 1),
+        )
+        masses = self._cells(copies).masses()  # (n * B, G, H)
         place = torch.from_numpy(pick(masses.movedim(-2, -1).numpy(), rng))
         lower, upper = self.grid.lower[place], self.grid.upper[place]
         drawn = lower + torch.from_numpy(rng.random(lower.shape)).float() * (upper - lower)
-        return block.at_hidden(drawn).numpy()
+        return copies.at_hidden(drawn).view(n, *block.observed.shape)
 
     def bounds(self, *, of_mask: bool = True) -> NDArray[np.float64]:
         """Return the bound on log p(x_obs, s) of each row, or on log p(x_obs), in nats: (N,)."""

@@ -30,7 +30,9 @@ def not_bit_for_bit(estimator: MNARImputer) -> dict[str, str]:  # noqa: ARG001
 
 
 @parametrize_with_checks(
-    [MNARImputer(max_iter=3, n_draws=10, hidden=(4,), samples=3)], expected_failed_checks=not_bit_for_bit
+    [MNARImputer(max_iter=3, n_draws=10, hidden=(4,), samples=3)],
+    expected_failed_checks=not_bit_for_bit,
+    xfail_strict=False,
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_scikit_learns_own_checks(estimator: MNARImputer, check: Any) -> None:

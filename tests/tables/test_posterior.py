@@ -73,7 +73,7 @@ def test_draws_have_the_distribution_of_the_missing_value(missing: str) -> None:
     if missing == "agnostic":  # the same mechanism, told as one of whole rows
         model.missing.slope.raw.data.fill_(-2.0)
     row = ROWS[:1]
-    drawn = RowPosterior(model, rows_of(row), draws=4_000, seed=0, reach=REACH).impute(4_000)[:, 0, 1]
+    drawn = RowPosterior(model, rows_of(row), draws=4_000, seed=0, reach=REACH).impute(2_000)[:, 0, 1]
     x, density = hidden_density(model, row[0])
     cumulative = np.cumsum(density) * (x[1] - x[0])
     statistic = stats.kstest(drawn, lambda value: np.interp(value, x, cumulative)).statistic
