@@ -18,14 +18,14 @@ _LENGTH = 2.5  # of the drawn directions, in the units of the data
 def gaussian_section(example: Example) -> Section:
     """Draw the data and the directions found (figure 1b)."""
     with style():
-        canvas, axes = single("first feature", "second feature", size_inches=(5.6, 4.6))
+        canvas, axes = single("first feature", "second feature", size_inches=(6.8, 3.4))
         for seen, marker, label in ((True, ".", "fully observed"), (False, "x", "first feature missing")):
             chosen = example.complete[example.observed[:, 0] == seen]
             axes.plot(*chosen.T, marker, color=INK, alpha=0.35, markersize=4, label=label)
         for number, fit in enumerate((example.truth, *example.fits)):
             along = _LENGTH * np.array([np.cos(np.radians(fit.angle)), np.sin(np.radians(fit.angle))])
             ends = np.stack([fit.mean - along, fit.mean + along])
-            axes.plot(*ends.T, color=COLOURS[number], linestyle=DASHES[number], linewidth=2.4, label=fit.name)
+            axes.plot(*ends.T, color=COLOURS[number], linestyle=DASHES[number], linewidth=2 + number, label=fit.name)
             axes.plot(*fit.mean, "o", color=COLOURS[number], markersize=7)
         axes.set_aspect("equal")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
