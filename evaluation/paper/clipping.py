@@ -54,6 +54,10 @@ class Clipped:
         """Return the squared errors of the hidden pixels summed over each image: (N,)."""
         return np.asarray((np.square(imputed - self.train) * ~self.observed).sum(1))
 
+    def rmse(self, imputed: NDArray[np.float64]) -> float:
+        """Return the root mean squared error of the hidden pixels."""
+        return float(np.sqrt(self.squared_errors(imputed).sum() / (~self.observed).sum()))
+
 
 class Draws(NamedTuple):
     """Importance samples: of each training image to impute it, of each test image for its likelihood."""
@@ -72,6 +76,8 @@ class Row:
     rmse: float | None
     interval: tuple[float, float] | None
     """95 %, from resampled images"""
+    rmse_paper: float | None
+    """by eq. 18, as the paper imputes"""
     log_likelihood: float | None
     seconds: float
 
@@ -114,22 +120,23 @@ def compare(
         imputer = MNARImputer(**common, **changes, n_draws=draws.likelihood).fit(table, on_step=look)
         likelihood = float(complete_log_likelihood(imputer, data.test, max_iter=max(1, iterations // 5)).mean())
         imputer.set_params(n_draws=draws.imputation)
-        imputed = None if method == "miwae_complete" else imputer.transform(table)
-        yield _row(data, method, imputed, likelihood, time.perf_counter() - start)
-    yield _row(data, "ones", np.where(data.observed, data.train, 1.0), None, 0.0)
+        if method == "miwae_complete":
+            yield Row(method, None, None, None, None, likelihood, time.perf_counter() - start)
+            continue
+        imputed = imputer.transform(table)
+        by_paper = data.rmse(imputer.set_params(estimand="paper").transform(table))
+        yield Row(method, imputed, *_error(data, imputed), by_paper, likelihood, time.perf_counter() - start)
+    ones = np.where(data.observed, data.train, 1.0)
+    yield Row("ones", ones, *_error(data, ones), data.rmse(ones), None, 0.0)
 
 
-def _row(
-    data: Clipped, method: str, imputed: NDArray[np.float64] | None, likelihood: float | None, seconds: float
-) -> Row:
-    if imputed is None:
-        return Row(method, None, None, None, likelihood, seconds)
+def _error(data: Clipped, imputed: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
+    """Return the RMSE of hidden pixels, with its interval."""
     errors, hidden = data.squared_errors(imputed), (~data.observed).sum(1)
     picks = numpy_generator(0, "resampled images").integers(len(errors), size=(1_000, len(errors)))
     resampled = np.sqrt(errors[picks].sum(1) / hidden[picks].sum(1))
     low, high = np.quantile(resampled, (0.025, 0.975))
-    rmse = float(np.sqrt(errors.sum() / hidden.sum()))
-    return Row(method, imputed, rmse, (float(low), float(high)), likelihood, seconds)
+    return data.rmse(imputed), (float(low), float(high))
 
 
 def digits() -> NDArray[np.float64]:
