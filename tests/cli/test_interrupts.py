@@ -72,10 +72,10 @@ def test_an_interrupt_while_writing_leaves_the_old_file(
 
 KILLED_AT_A_CHECKPOINT = """
 import os, signal, sys
-from mnar_recsys import recommender
+from mnar_recsys import resuming
 from mnar_recsys.cli.main import main
 
-save, calls = recommender.save_checkpoint, []
+save, calls = resuming.save_checkpoint, []
 
 def save_and_die(*arguments, **options):
     save(*arguments, **options)
@@ -83,7 +83,7 @@ def save_and_die(*arguments, **options):
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-recommender.save_checkpoint = save_and_die
+resuming.save_checkpoint = save_and_die
 main(sys.argv[1:])
 """
 
