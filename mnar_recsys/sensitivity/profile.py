@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from mnar_recsys.config import Settings
 from mnar_recsys.errors import ConfigError
-from mnar_recsys.model.compiled import compiling
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model_folder import FittedModel
 from mnar_recsys.prediction.user_bounds import user_bounds
@@ -89,31 +87,23 @@ def selection_profile(
     users = _sample(fitted, _BOUND_USERS, seed)
     effect = Effect(fitted, _sample(fitted, _PREDICTED_USERS, seed))
     bounds, points = [], []
-    with _compiling(fitted, steps * len(grid)):
-        for value in grid:
-            nearest, gap = nearest_law(fitted, value, users, seed=seed, steps=min(steps, NEAREST_STEPS))
-            if fitted.settings.model.population_marginal is not None:
-                gap = math.inf  # a log comes with the survey's shares there, which this does not compare
-            starts = _starts(fitted, value, nearest, is_far=value * now <= 0, seed=seed)
-            tried = (_fit(start, model, fitted, users, steps=steps, seed=seed) for start, model in starts)
-            best = max(tried, key=lambda fit: fit.log_likelihood)
-            bounds.append(best.bounds)
-            mean, marginal, overlap = effect.of(best.model)
-            points.append(ProfilePoint(value, best.log_likelihood, 0.0, mean, marginal, overlap, gap, best.start))
-            if on_point:
-                on_point(points[-1])
+    for value in grid:
+        nearest, gap = nearest_law(fitted, value, users, seed=seed, steps=min(steps, NEAREST_STEPS))
+        if fitted.settings.model.population_marginal is not None:
+            gap = math.inf  # a log comes with the survey's shares there, which this does not compare
+        starts = _starts(fitted, value, nearest, is_far=value * now <= 0, seed=seed)
+        tried = (_fit(start, model, fitted, users, steps=steps, seed=seed) for start, model in starts)
+        best = max(tried, key=lambda fit: fit.log_likelihood)
+        bounds.append(best.bounds)
+        mean, marginal, overlap = effect.of(best.model)
+        points.append(ProfilePoint(value, best.log_likelihood, 0.0, mean, marginal, overlap, gap, best.start))
+        if on_point:
+            on_point(points[-1])
     return Profile(
         _relative_to_best(points, bounds, fitted.log.n_users),
         fitted=now,
         taste_is_exposed=fitted.model.exposure.shared > 0,
     )
-
-
-def _compiling(fitted: FittedModel, steps: int) -> AbstractContextManager[None]:
-    """Let what the fits have in common be compiled once for all: each by itself is too short for that."""
-    config, log = fitted.settings.training, fitted.log
-    visits = float(steps) * config.samples * min(config.batch_size, log.n_users) * log.n_items
-    return compiling(config.compile, visits, device_of(fitted.model))
 
 
 def _starts(
