@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from mnar_recsys.errors import ConfigError
 from mnar_recsys.propensity.base import PropensityModel
-from mnar_recsys.propensity.factorised import FactorisedMask
+from mnar_recsys.propensity.factorised import FactorisedMask, LogisticFactorisedMask
 from mnar_recsys.propensity.logistic import LogisticFeatures
 from mnar_recsys.propensity.naive_bayes import MultifactorialPropensity, NaiveBayes
 from mnar_recsys.propensity.one_bit import OneBitCompletion
@@ -23,6 +23,7 @@ PROPENSITIES: Mapping[str, type[PropensityModel]] = MappingProxyType(
         "multifactorial": MultifactorialPropensity,
         "logistic": LogisticFeatures,
         "als": FactorisedMask,
+        "lmf": LogisticFactorisedMask,
         "one_bit": OneBitCompletion,
         "poisson": PoissonFactorization,
     }

@@ -16,7 +16,7 @@ from mnar_recsys.propensity.uniform import Uniform
 
 NAMES = [
     "uniform", "item_popularity", "user_popularity", "user_item_popularity", "naive_bayes", "multifactorial",
-    "logistic", "als", "one_bit", "poisson",
+    "logistic", "als", "lmf", "one_bit", "poisson",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from worlds import block_probability, cross_entropy, dense, log_of_mask, random_
 from mnar_recsys.data import RatingLog, Split
 from mnar_recsys.errors import ConfigError, DataError
 from mnar_recsys.propensity.diagnostics import calibration_table, expected_calibration_error, overlap
-from mnar_recsys.propensity.factorised import FactorisedMask
+from mnar_recsys.propensity.factorised import FactorisedMask, LogisticFactorisedMask
 from mnar_recsys.propensity.popularity import UserItemPopularity
 
 BLOCKS = block_probability(240, 160)
@@ -57,6 +57,27 @@ def test_the_fit_of_a_cell_does_not_know_whether_it_was_rated(log: RatingLog, mo
         np.testing.assert_allclose(without._covariates(*cell), model._covariates(*cell), rtol=1e-3)
 
 
+def test_logistic_factors_find_a_logistic_mask() -> None:
+    rng = np.random.default_rng(0)
+    users, items = rng.normal(size=(600, 3)), rng.normal(size=(300, 3))
+    log_odds = 0.7 * users @ items.T + 0.5 * rng.normal(size=(600, 1)) + 0.8 * rng.normal(size=300) - 3.2
+    truth = 1 / (1 + np.exp(-log_odds))
+    split = Split(log_of_mask(random_mask(truth, seed=0)))
+    least = cross_entropy(truth, truth)
+    margins, logistic = (
+        cross_entropy(truth, dense(model.fit(split, seed=0), split.mnar_train)) - least
+        for model in (UserItemPopularity(), LogisticFactorisedMask())
+    )
+    assert logistic < 0.75 * margins
+    fitted = LogisticFactorisedMask().fit(split, seed=0)
+    # Calibrated: the expected number of ratings is the actual one.
+    assert dense(fitted, split.mnar_train).sum() == pytest.approx(split.mnar_train.n_ratings, rel=0.03)
+    inside, rated = truth > 0.3, random_mask(truth, seed=0)
+    found = dense(fitted, split.mnar_train)
+    weights = truth[inside & rated].mean() / truth[inside & ~rated].mean()
+    assert found[inside & rated].mean() == pytest.approx(weights * found[inside & ~rated].mean(), rel=0.06)
+
+
 def test_simulated_masks_are_recovered() -> None:
     for preset in ("popularity", "r3-like"):
         world = simulated(preset)
@@ -94,6 +115,8 @@ def test_ratings_all_in_one_fold_and_bad_settings_are_refused() -> None:
         FactorisedMask(folds=1)
     with pytest.raises(ConfigError, match="shrinkage must be a number above 0"):
         FactorisedMask(shrinkage=0.0)
+    with pytest.raises(ConfigError, match="regularization must be a number above 0"):
+        LogisticFactorisedMask(regularization=-1.0)
     with pytest.raises(DataError, match="needs unrated cells"):
         FactorisedMask().fit(Split(log_of_mask(np.ones((9, 9), dtype=bool))), seed=0)
 
