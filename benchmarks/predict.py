@@ -17,7 +17,8 @@ from benchmarks.measure import Row, alone, measured, report
 from mnar_recsys import MNARRecommender
 from mnar_recsys.data.simulate import simulate_ratings
 from mnar_recsys.prediction import Predictor
-from mnar_recsys.prediction.export import all_pairs, export_predictions
+from mnar_recsys.prediction.export import export_predictions
+from mnar_recsys.prediction.pair_blocks import all_pairs
 
 _STEPS = 300
 _CHECKED_USERS = 200

@@ -106,7 +106,7 @@ def run_benchmark(
     seeds: Sequence[int],
     folder: Path,
     *,
-    jobs: int = 1,
+    jobs: int | str = 1,
     pairs: Pairs | None = None,
     on_cell: Callable[[str, int, bool], None] | None = None,
 ) -> tuple[list[CellFit], list[Failure]]:
@@ -121,7 +121,8 @@ def run_benchmark(
     folder
         Where cells are kept, a Parquet file each, written whole or not at all.
     jobs
-        Processes at a time; each uses one thread if there are several.
+        Processes at a time, each with one thread if there are several; or the address of a Ray cluster that shares
+        the file system of ``folder``.
     pairs
         Ids of users and of items to predict, (n,) each; those of the test if left out.
     on_cell

@@ -91,7 +91,7 @@ def estimate_errors(
     folder: Path,
     propensity: str,
     *,
-    jobs: int = 1,
+    jobs: int | str = 1,
     seed: int = 0,
     on_cell: Callable[[str, int, bool], None] | None = None,
 ) -> OffPolicy:

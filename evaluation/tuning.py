@@ -63,7 +63,7 @@ def tune(
     folder: Path,
     *,
     budget: int = 12,
-    jobs: int = 1,
+    jobs: int | str = 1,
     on_trial: Callable[[str, Trial], None] | None = None,
 ) -> dict[str, list[Trial]]:
     """Try each method's settings; trials already in ``folder`` for the same ratings are kept.

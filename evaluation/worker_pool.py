@@ -9,17 +9,25 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from mnar_recsys.ray_tasks import RayCalls, ray_cluster
+
 _SECONDS_TO_STOP = 10.0
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @contextmanager
-def worker_pool(jobs: int, modules: Iterable[str] = ()) -> Iterator[ProcessPoolExecutor]:
+def worker_pool(jobs: int | str, modules: Iterable[str] = ()) -> Iterator[ProcessPoolExecutor | RayCalls]:
     """Give a pool of processes, a fresh one for each task: peak memory is the most a process ever held.
+
+    ``jobs`` processes of this machine, or those of the Ray cluster at that address.
 
     With several at a time each uses one thread; libraries read that from the environment when they are imported. Where
     the system can fork, processes are forked from one that has imported ``modules`` and done nothing else.
     """
+    if isinstance(jobs, str):
+        with ray_cluster(jobs):
+            yield RayCalls()
+        return
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     if jobs > 1:
         os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))

@@ -7,7 +7,8 @@ from factories import log_of, random_matrix
 
 from mnar_recsys import MNARRecommender
 from mnar_recsys.errors import ConfigError, DataError
-from mnar_recsys.prediction.export import export_predictions, given_pairs
+from mnar_recsys.prediction.export import export_predictions
+from mnar_recsys.prediction.pair_blocks import given_pairs
 
 QUICK = {"max_steps": 5, "evaluate_every": 5, "samples": 2, "inference": "variational"}
 

@@ -6,8 +6,17 @@ from typing import Annotated
 
 import typer
 
-from mnar_recsys.cli.options import Columns, Duplicates, Ids, ItemFeatures, Layout, Scale, UserFeatures
+from mnar_recsys.cli.options import Columns, Duplicates, Ids, ItemFeatures, Layout, Ray, Scale, UserFeatures
 from mnar_recsys.errors import ConfigError
+
+_OffPolicy = Annotated[
+    str | None,
+    typer.Option(
+        help="Also estimate each method's error from held-out ratings weighed by propensities of this kind; auto "
+        "chooses by what there is.",
+        metavar="PROPENSITY",
+    ),
+]
 
 
 def benchmark(
@@ -30,6 +39,7 @@ def benchmark(
     ] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 0, 1, ...")] = 5,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time, one thread each.")] = 1,
+    ray: Ray = None,
     settings: Annotated[
         Path | None, typer.Option(help="JSON file of settings by model, as --tune writes it.", metavar="FILE")
     ] = None,
@@ -42,14 +52,7 @@ def benchmark(
             help="P1 (ratings as they are), P2, P3 or P4: how papers split and score; P2 to P4 on labels of 0 and 1."
         ),
     ] = "P1",
-    off_policy: Annotated[
-        str | None,
-        typer.Option(
-            help="Also estimate each method's error from held-out ratings weighed by propensities of this kind; auto "
-            "chooses by what there is.",
-            metavar="PROPENSITY",
-        ),
-    ] = None,
+    off_policy: _OffPolicy = None,
     scale: Scale = None,
     duplicates: Duplicates = "error",
     columns: Columns = None,
@@ -73,5 +76,8 @@ def benchmark(
     read = partial(read_log, columns=columns, like=log, duplicates=duplicates, layout=layout)
     labels = label_share or (None if mcar_labels is None else read(mcar_labels))
     split, scored = benchmark_split(protocol, log, read(test), labels)
-    request = Request(split, scored, out, models, range(seeds), jobs, settings, tune=tune, off_policy=off_policy)
+    if ray is not None and jobs > 1:
+        raise ConfigError("--jobs counts processes of this machine, and --ray takes the cores of a cluster; give one")
+    workers = jobs if ray is None else ray
+    request = Request(split, scored, out, models, range(seeds), workers, settings, tune=tune, off_policy=off_policy)
     say(run_benchmark_command(request))

@@ -41,7 +41,8 @@ class Request:
     models: str
     """names with commas between them, or ``all``"""
     seeds: Sequence[int]
-    jobs: int
+    jobs: int | str
+    """processes at a time, or the address of a Ray cluster"""
     settings: Path | None
     tune: bool = False
     off_policy: str | None = None

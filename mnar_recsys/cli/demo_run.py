@@ -22,7 +22,8 @@ from mnar_recsys.data import RatingLog, Split
 from mnar_recsys.data.simulate import Simulation, simulate_ratings
 from mnar_recsys.data.simulate_files import write_simulation
 from mnar_recsys.model_card import selection_by_level
-from mnar_recsys.prediction.export import export_predictions, given_pairs
+from mnar_recsys.prediction.export import export_predictions
+from mnar_recsys.prediction.pair_blocks import given_pairs
 from mnar_recsys.recommender import MNARRecommender
 
 PRESET = "r3-like"

@@ -55,7 +55,8 @@ def _some(
     import numpy as np
 
     from mnar_recsys.cli.reading import read_pairs
-    from mnar_recsys.prediction.export import given_pairs, pair_imputation_tables
+    from mnar_recsys.prediction.export import pair_imputation_tables
+    from mnar_recsys.prediction.pair_blocks import given_pairs
 
     log = predictor.log
     blocks = list(given_pairs(log, *read_pairs(pairs, log, columns), strict=True, source=f"{pairs}, "))

@@ -30,6 +30,13 @@ Scale = Annotated[
     str | None,
     typer.Option(help="Rating scale: low,high or low,high,step or low,high,real; inferred if left out.", metavar="L,H"),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Work on the cores of a Ray cluster: its address, auto on one of its machines, or local to start one.",
+        metavar="ADDRESS",
+    ),
+]
 UserFeatures = Annotated[
     Path | None, typer.Option(help="Features of users: CSV with a column user; numbers, or words as categories.")
 ]

@@ -1,11 +1,12 @@
 """``predict``: debiased predictions to a file."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mnar_recsys.cli.options import ModelFolder, PairColumns
+from mnar_recsys.cli.options import ModelFolder, PairColumns, Ray
 from mnar_recsys.cli.progress import progress
 from mnar_recsys.cli.terminal import note, say, warn
 from mnar_recsys.errors import ConfigError
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     from mnar_recsys.data import RatingLog
     from mnar_recsys.prediction.conformal import ConformalIntervals
-    from mnar_recsys.prediction.export import ExportSummary, PairBlock
+    from mnar_recsys.prediction.export import ExportSummary
+    from mnar_recsys.prediction.pair_blocks import PairRequest
     from mnar_recsys.prediction.predictor import Predictor
     from mnar_recsys.recommender import MNARRecommender
 
@@ -61,6 +63,7 @@ def predict(
             help="conditional: the cell's own missingness counts; paper: eq. 18, it does not (agnostic: only that)."
         ),
     ] = "conditional",
+    ray: Ray = None,
     draws: Annotated[
         int | None,
         typer.Option(min=1, help="Posterior draws a user; 128, on small logs 32 for each of 8 draws of item weights."),
@@ -74,7 +77,8 @@ def predict(
     unrated pair drawn like the labels with probability --coverage or more, whether or not the model is right.
     """
     from mnar_recsys.cli.reading import condition_on, load_model, only_one
-    from mnar_recsys.prediction.export import check_target, export_predictions
+    from mnar_recsys.prediction.export import check_target, export_predictions, on_ray
+    from mnar_recsys.ray_tasks import ray_cluster
 
     which = only_one({"--pairs": pairs is not None, "--all": everything, "--top-n": top_n is not None})
     check_target(out)
@@ -86,10 +90,12 @@ def predict(
     intervals = _intervals(conformal, trained_on, predictor, coverage, by_user=by_user)
     total, blocks = _blocks(which, predictor, pairs, top_n or 0, columns, strict=strict)
     n_worked_on = total if which == "--pairs" else predictor.log.n_users * predictor.log.n_items
-    with predictor.compiling(n_worked_on), progress("predicting", total, "pairs") as advance:
+    with ExitStack() as running, progress("predicting", total, "pairs") as advance:
+        running.enter_context(predictor.compiling(n_worked_on) if ray is None else ray_cluster(ray))
         summary = export_predictions(
-            out, predictor, blocks, levels=levels, propensity=propensity, conformal=intervals, on_pairs=advance
-        )
+            out, predictor, blocks, levels=levels, propensity=propensity, conformal=intervals, on_pairs=advance,
+            run=map if ray is None else on_ray(n_worked_on),
+        )  # fmt: skip
     say(f"{out}: {summary.rows:,} predictions")
     _remarks(summary, predictor)
     if intervals is not None:
@@ -143,16 +149,16 @@ def _intervals(
 
 def _blocks(
     which: str, predictor: "Predictor", pairs: Path | None, top_n: int, columns: str | None, *, strict: bool
-) -> "tuple[int, Iterator[PairBlock]]":
+) -> "tuple[int, Iterator[PairRequest]]":
     """Return how many pairs there will be (at most), and the pairs."""
     from mnar_recsys.cli.reading import read_pairs
-    from mnar_recsys.prediction.export import all_pairs, given_pairs, top_pairs
+    from mnar_recsys.prediction.pair_blocks import all_pairs, given_pairs, top_pairs
 
     log = predictor.log
     if which == "--all":
         return log.n_users * log.n_items, all_pairs(log)
     if which == "--top-n" or pairs is None:
-        return log.n_users * min(top_n, log.n_items), top_pairs(log, predictor, top_n)
+        return log.n_users * min(top_n, log.n_items), top_pairs(log, top_n)
     users, items = read_pairs(pairs, log, columns)
     return len(users), given_pairs(log, users, items, strict=strict, source=f"{pairs}, ")
 

@@ -16,30 +16,17 @@ from mnar_recsys.errors import ConfigError, DataError
 from mnar_recsys.files import atomic_path
 from mnar_recsys.prediction.conformal import ConformalIntervals
 from mnar_recsys.prediction.impute import impute_blocks, impute_pairs
+from mnar_recsys.prediction.pair_blocks import PairRequest
 from mnar_recsys.prediction.pair_table import QUANTILES, pair_table
-from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
+from mnar_recsys.prediction.predictions import UNKNOWN
 from mnar_recsys.prediction.predictor import Predictor
+from mnar_recsys.ray_tasks import stream
 
 if TYPE_CHECKING:
     from mnar_recsys.data import RatingLog
 
 FEW_DRAWS = 10.0
 """Below this effective sample size, Monte Carlo error may pass a third of the posterior's standard deviation."""
-_PAIRS_AT_ONCE = 250_000
-_USERS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class PairBlock:
-    """Pairs by index, ``UNKNOWN`` outside the log, with the ids they are written under: each (n,)."""
-
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
-    user_ids: NDArray[np.generic]
-    item_ids: NDArray[np.generic]
-
-    def __len__(self) -> int:
-        return len(self.users)
 
 
 @dataclass(frozen=True)
@@ -55,76 +42,57 @@ class ExportSummary:
     """of these, users whose effective sample size is below ``FEW_DRAWS``"""
 
 
-class _Tally:
-    """Counts over the blocks of an export."""
+class TableMaker:
+    """Predicts the pairs of a request: the columns of ``export_predictions``."""
 
-    def __init__(self, n_users: int) -> None:
-        self.cold = 0
-        self.seen = np.zeros(n_users, dtype=bool)
-        self.is_low = np.zeros(n_users, dtype=bool)
+    def __init__(
+        self, predictor: Predictor, *, levels: bool, propensity: bool, conformal: ConformalIntervals | None
+    ) -> None:
+        self.predictor = predictor
+        self.levels = levels
+        self.propensity = propensity
+        self.conformal = conformal
 
-    def add(self, block: PairBlock, predicted: Predictions) -> None:
-        self.cold += int(predicted.cold.sum())
+    def __call__(self, request: PairRequest) -> "MadeTable":
+        """Return the table of a request."""
+        conformal, block = self.conformal, request.pairs(self.predictor)
+        probabilities = QUANTILES if conformal is None else (*QUANTILES, *conformal.probabilities)
+        with_levels = self.levels or (conformal is not None and conformal.needs_levels)
+        predicted = self.predictor.predict(block.users, block.items, probabilities=probabilities, levels=with_levels)
+        bounds = None if conformal is None else conformal.bounds(predicted)
+        table = pair_table(
+            block.user_ids, block.item_ids, predicted, self.predictor.log, bounds,
+            levels=self.levels, propensity=self.propensity,
+        )  # fmt: skip
         known = block.users != UNKNOWN
-        self.seen[block.users[known]] = True
-        self.is_low[block.users[known & (predicted.ess < FEW_DRAWS)]] = True
+        is_low = known & (predicted.ess < FEW_DRAWS)
+        return MadeTable(
+            table, int(predicted.cold.sum()), np.unique(block.users[known]), np.unique(block.users[is_low])
+        )
 
 
-def given_pairs(
-    log: "RatingLog",
-    user_ids: NDArray[np.generic],
-    item_ids: NDArray[np.generic],
-    *,
-    strict: bool,
-    source: str = "",
-) -> Iterator[PairBlock]:
-    """Yield the given pairs; with ``strict`` raise DataError, beginning with ``source``, if one is outside the log."""
-    users, items = log.users.index(user_ids), log.catalogue.index(item_ids)
-    if strict:
-        _refuse_unknown(f"{source}pair", "user", user_ids, users)
-        _refuse_unknown(f"{source}pair", "item", item_ids, items)
-    for start in range(0, len(users), _PAIRS_AT_ONCE):
-        part = slice(start, start + _PAIRS_AT_ONCE)
-        yield PairBlock(users[part], items[part], user_ids[part], item_ids[part])
+@dataclass(frozen=True)
+class MadeTable:
+    """The table of a request, and what is counted of it."""
 
-
-def all_pairs(log: "RatingLog") -> Iterator[PairBlock]:
-    """Yield every user with every item of the catalogue."""
-    step = max(1, _PAIRS_AT_ONCE // log.n_items)
-    for start in range(0, log.n_users, step):
-        users = np.arange(start, min(start + step, log.n_users))
-        yield _block(log, np.repeat(users, log.n_items), np.tile(np.arange(log.n_items), len(users)))
-
-
-def top_pairs(log: "RatingLog", predictor: Predictor, n: int) -> Iterator[PairBlock]:
-    """Yield each user's ``n`` unrated items with the highest predicted mean, best first."""
-    if n < 1:
-        raise ConfigError(f"top-n must be at least 1; found {n}")
-    rated = log.to_scipy()
-    step = max(1, min(_USERS_AT_ONCE, _PAIRS_AT_ONCE // log.n_items))
-    for start in range(0, log.n_users, step):
-        users = np.arange(start, min(start + step, log.n_users))
-        items = np.tile(np.arange(log.n_items), len(users))
-        mean = predictor.predict(np.repeat(users, log.n_items), items).mean.reshape(len(users), -1)
-        block = rated[users].tocoo()
-        mean[block.row, block.col] = -np.inf
-        kept = np.argsort(-mean, axis=1, kind="stable")[:, :n]
-        pairs_users, pairs_items = np.repeat(users, kept.shape[1]), kept.ravel()
-        is_candidate = np.take_along_axis(mean, kept, axis=1).ravel() > -np.inf
-        if not is_candidate.any():
-            continue  # these users have rated everything
-        yield _block(log, pairs_users[is_candidate], pairs_items[is_candidate])
+    table: pa.Table
+    cold: int
+    seen: NDArray[np.int64]
+    """users of the log in it"""
+    low_ess: NDArray[np.int64]
+    """of these, users whose effective sample size is below ``FEW_DRAWS``"""
 
 
 def export_predictions(
     target: str | Path,
     predictor: Predictor,
-    blocks: Iterable[PairBlock],
+    requests: Iterable[PairRequest],
     *,
     levels: bool = False,
     propensity: bool = False,
     conformal: ConformalIntervals | None = None,
     on_pairs: Callable[[int], None] | None = None,
+    run: "Runner" = map,
 ) -> ExportSummary:
     """Write ``user,item,mean,sd,mean_se,q05,q50,q95,cold`` (and ``lower``, ``upper``, ``p1..pR``, ``propensity``).
 
@@ -134,7 +102,7 @@ def export_predictions(
         ``.parquet`` or ``.csv``; written whole or not at all.
     predictor : Predictor
         Of the fitted model.
-    blocks : iterable of PairBlock
+    requests : iterable of PairRequest
         What to predict, one block in memory at a time.
     levels, propensity : bool
         Whether to add these columns.
@@ -142,6 +110,8 @@ def export_predictions(
         Of this predictor: adds ``lower`` and ``upper``, the ends of its intervals, both inside.
     on_pairs : callable, optional
         Called with the number of pairs written after each block.
+    run : callable, optional
+        What hands the requests to the maker of tables, in order: ``map``, or ``on_ray``.
 
     Raises
     ------
@@ -151,21 +121,41 @@ def export_predictions(
     if levels and predictor.log.scale.levels is None:
         raise ConfigError(f"--levels needs rating levels, but the scale is {predictor.log.scale.describe()}")
 
-    tally = _Tally(predictor.log.n_users)
-    probabilities = QUANTILES if conformal is None else (*QUANTILES, *conformal.probabilities)
-    with_levels = levels or (conformal is not None and conformal.needs_levels)
+    n_users, cold = predictor.log.n_users, 0
+    seen, is_low = np.zeros(n_users, dtype=bool), np.zeros(n_users, dtype=bool)
 
     def tables() -> Iterator[pa.Table]:
-        for block in blocks:
-            predicted = predictor.predict(block.users, block.items, probabilities=probabilities, levels=with_levels)
-            tally.add(block, predicted)
-            bounds = None if conformal is None else conformal.bounds(predicted)
-            yield pair_table(
-                block.user_ids, block.item_ids, predicted, predictor.log, bounds, levels=levels, propensity=propensity
-            )
+        nonlocal cold
+        maker = TableMaker(predictor, levels=levels, propensity=propensity, conformal=conformal)
+        for made in run(maker, requests):
+            cold += made.cold
+            seen[made.seen] = is_low[made.low_ess] = True
+            yield made.table
 
     rows = write_tables(target, tables(), on_pairs)
-    return ExportSummary(rows, tally.cold, int(tally.seen.sum()), int(tally.is_low.sum()))
+    return ExportSummary(rows, cold, int(seen.sum()), int(is_low.sum()))
+
+
+Runner = Callable[[TableMaker, Iterable[PairRequest]], Iterable[MadeTable]]
+
+
+def on_ray(n_pairs: int) -> Runner:
+    """Return what has the cluster that this process has joined make the tables; see ``ray_cluster``.
+
+    ``n_pairs``: how many will be worked on in all, which says whether compiling pays.
+    """
+    return lambda maker, requests: stream(_ready, (maker, n_pairs), requests)
+
+
+def _ready(maker: TableMaker, n_pairs: int) -> Callable[[PairRequest], MadeTable]:
+    """Return the maker in a process that goes on compiling as long as it lives."""
+    compiling = ExitStack()
+    compiling.enter_context(maker.predictor.compiling(n_pairs))
+
+    def make(request: PairRequest, _held: ExitStack = compiling) -> MadeTable:
+        return maker(request)
+
+    return make
 
 
 def check_target(target: Path) -> None:
@@ -201,6 +191,8 @@ def write_tables(target: str | Path, tables: Iterable[pa.Table], on_rows: Callab
     with atomic_path(target) as temporary, ExitStack() as opened:
         writer = None
         for table in tables:
+            if not len(table):
+                continue
             if writer is None:
                 writer = _open_writer(temporary, target.suffix, table.schema, opened)
             writer.write_table(table)
@@ -222,10 +214,6 @@ def _open_writer(path: Path, suffix: str, schema: pa.Schema, opened: ExitStack) 
     return opened.enter_context(pa.csv.CSVWriter(sink, schema, write_options=options))
 
 
-def _block(log: "RatingLog", users: NDArray[np.int64], items: NDArray[np.int64]) -> PairBlock:
-    return PairBlock(users, items, log.users.take(users), log.catalogue.take(items))
-
-
 def _imputed(
     log: "RatingLog", users: NDArray[np.int64], items: NDArray[np.int64], ratings: NDArray[np.float32]
 ) -> pa.Table:
@@ -239,13 +227,3 @@ def _imputed(
             "rating": ratings.ravel(),
         }
     )
-
-
-def _refuse_unknown(place: str, label: str, ids: NDArray[np.generic], index: NDArray[np.int64]) -> None:
-    unknown = np.flatnonzero(index == UNKNOWN)
-    if len(unknown):
-        more = f" (and {len(unknown) - 1} more such pairs)" if len(unknown) > 1 else ""
-        raise DataError(
-            f"{place} {unknown[0] + 1}: {label} {ids[unknown[:1]].tolist()[0]!r} is not in the training log{more}; "
-            "leave out --strict to predict them from the prior"
-        )

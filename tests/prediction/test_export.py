@@ -10,8 +10,9 @@ from factories import log_of, random_matrix, tiny_model
 
 from mnar_recsys.data import RatingLog, RatingScale
 from mnar_recsys.errors import ConfigError, DataError
-from mnar_recsys.prediction import Predictor, export
-from mnar_recsys.prediction.export import PairBlock, all_pairs, export_predictions, given_pairs, top_pairs
+from mnar_recsys.prediction import Predictor, pair_blocks
+from mnar_recsys.prediction.export import export_predictions
+from mnar_recsys.prediction.pair_blocks import AllItems, all_pairs, given_pairs, top_pairs
 
 MATRIX = random_matrix(25, 7, seed=9)
 MATRIX[2] = 2.0  # someone with nothing left to recommend
@@ -55,7 +56,7 @@ def test_streaming_equals_one_shot(
 ) -> None:
     export_predictions(tmp_path / "one.parquet", predictor, all_pairs(log))
     written: list[int] = []
-    monkeypatch.setattr(export, "_PAIRS_AT_ONCE", 20)
+    monkeypatch.setattr(pair_blocks, "_PAIRS_AT_ONCE", 20)
     export_predictions(tmp_path / "many.parquet", predictor, all_pairs(log), on_pairs=written.append)
     assert len(written) == 13
     assert sum(written) == 25 * 7
@@ -66,7 +67,7 @@ def test_streaming_equals_one_shot(
 
 
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, log: RatingLog, predictor: Predictor) -> None:
-    def broken() -> Iterator[PairBlock]:
+    def broken() -> Iterator[AllItems]:
         yield next(all_pairs(log))
         raise KeyboardInterrupt
 
@@ -103,7 +104,8 @@ def test_strict_names_the_first_unknown_pair(log: RatingLog) -> None:
 @pytest.mark.parametrize("n", [1, 3, 50])
 def test_top_n_is_the_best_of_what_is_unrated(log: RatingLog, predictor: Predictor, n: int) -> None:
     found: dict[int, list[int]] = {}
-    for block in top_pairs(log, predictor, n):
+    for request in top_pairs(log, n):
+        block = request.pairs(predictor)
         for user, item in zip(block.users.tolist(), block.items.tolist(), strict=True):
             found.setdefault(user, []).append(item)
     users, items = np.indices(MATRIX.shape).reshape(2, -1)
@@ -117,6 +119,6 @@ def test_top_n_is_the_best_of_what_is_unrated(log: RatingLog, predictor: Predict
         assert np.isnan(MATRIX[user, found[user]]).all()
 
 
-def test_top_zero_is_refused(log: RatingLog, predictor: Predictor) -> None:
+def test_top_zero_is_refused(log: RatingLog) -> None:
     with pytest.raises(ConfigError, match="at least 1; found 0"):
-        next(top_pairs(log, predictor, 0))
+        next(top_pairs(log, 0))
