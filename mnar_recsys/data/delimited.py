@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from mnar_recsys.data.vocab import Vocabulary
 from mnar_recsys.errors import DataError
 
 _BLOCK_BYTES = 1 << 23
+_REPEATED = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def read_delimited(
         With the file, the line, the column, what was found and what was expected.
     """
     reader = TextReader(text_format)
-    columns = reader.read_columns([roles.user, roles.item, roles.rating, roles.timestamp])
+    columns = reader.read_columns(
+        [roles.user, roles.item, roles.rating, roles.timestamp], repeated=(roles.user, roles.item, roles.rating)
+    )
     users, user_codes, user_notes = reader.ids(columns[roles.user], roles.user, "user", kinds.user)
     items, item_codes, item_notes = reader.ids(columns[roles.item], roles.item, "item", kinds.item)
     ratings = reader.numbers(columns[roles.rating], roles.rating)
@@ -96,8 +100,14 @@ class TextReader:
         """Name the file, the line and the column of a cell."""
         return f"{self.line(row)}, column {self.text_format.names[position]}"
 
-    def read_columns(self, positions: list[int | None]) -> "dict[int | None, pa.ChunkedArray]":
-        """Read the cells of some columns as text; every row must have as many cells as there are names."""
+    def read_columns(
+        self, positions: list[int | None], *, repeated: Collection[int] = ()
+    ) -> "dict[int | None, pa.ChunkedArray]":
+        """Read the cells of some columns as text; every row must have as many cells as there are names.
+
+        Columns whose cells are ``repeated`` are held as numbers of distinct texts, which takes less
+        memory.
+        """
         stride = len(self.text_format.separator)  # "::" is read as ":" with an empty cell between
         n_cells = stride * (len(self.text_format.names) - 1) + 1
         wanted = [position for position in positions if position is not None]
@@ -117,7 +127,11 @@ class TextReader:
                     invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
                 ),
                 convert_options=pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(include, pa.string()), include_columns=include
+                    column_types={
+                        name: _REPEATED if position in repeated else pa.string()
+                        for position, name in zip(wanted, include, strict=True)
+                    },
+                    include_columns=include,
                 ),
             )
         except (pa.ArrowInvalid, OSError) as error:
@@ -214,7 +228,7 @@ class TextReader:
     ) -> NDArray[np.float64]:
         """Return a column of finite numbers."""
         try:
-            values = pc.cast(column, pa.float64()).to_numpy()
+            values = _as_float(column)
         except pa.ArrowInvalid:
             values = self._parse_numbers(column, position, expected)
         if not np.isfinite(values).all():
@@ -267,9 +281,18 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
+def _as_float(column: "pa.ChunkedArray") -> NDArray[np.float64]:
+    """Return numbers in text; raise ArrowInvalid where a cell is none."""
+    if not pa.types.is_dictionary(column.type):
+        return np.asarray(pc.cast(column, pa.float64()).to_numpy())
+    numbers = pc.cast(column.unify_dictionaries().chunk(0).dictionary, pa.float64()).to_numpy()
+    return np.concatenate([numbers[chunk.indices.to_numpy()] for chunk in column.unify_dictionaries().chunks])
+
+
 def _distinct_cells(column: "pa.ChunkedArray") -> tuple[NDArray[np.object_], NDArray[np.int64], bool]:
     """Return the distinct cells, each row's index into them, and whether spaces around any were cut off."""
-    encoded = column.dictionary_encode().unify_dictionaries()
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    encoded = encoded.unify_dictionaries()
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks]).astype(np.int64)
     raw = np.asarray(encoded.chunk(0).dictionary.to_pylist(), dtype=object)
     stripped = np.asarray([cell.strip() for cell in raw], dtype=object)
