@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import curves, fit, large, measure, predict, read, step, truth
+from benchmarks import curves, estimators, fit, large, measure, predict, read, step, truth
 
 
 def run(main: object, *arguments: object) -> str:
@@ -69,3 +70,23 @@ def test_the_others_write_their_facts(
 def test_exponents_are_slopes_of_logs() -> None:
     rows = [measure.Row("x", 1, 3 * size**1.5, 1, 1, 1, {"size": size}) for size in (1, 2, 4, 9)]
     assert curves.exponent(rows) == pytest.approx(1.5)
+
+
+def test_estimators_pairs_what_was_drawn_with_what_was_summed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(name, seed, "all", "mse", value) for name, values in {
+        "mnar+sampled": (0.9, 1.1), "mnar+default": (0.7, 0.8), "mnar+categorical": (1.6,),  # its partner is not there
+    }.items() for seed, value in enumerate(values)]  # fmt: skip
+    rows.append(("mnar+default", 0, "unseen", "mse", 9.0))
+    results, figure, numbers = (tmp_path / name for name in ("results.csv", "figure.svg", "rows.json"))
+    pd.DataFrame(rows, columns=["model", "seed", "cells", "metric", "value"]).to_csv(results, index=False)
+    estimators.main(results, plot_file=figure, json=numbers)
+    assert json.loads(numbers.read_text()) == [
+        {"settings": "default settings", "decoder": "ordinal", "drawn": [0.9, 1.1], "summed out": [0.7, 0.8]}
+    ]
+    assert "1.000 (0.900 to 1.100)" in capsys.readouterr().out
+    assert "<svg" in figure.read_text()
+    pd.DataFrame(rows[:1], columns=["model", "seed", "cells", "metric", "value"]).to_csv(results, index=False)
+    with pytest.raises(typer.BadParameter, match="none of the variants is there"):
+        estimators.main(results)
