@@ -35,24 +35,34 @@ class AutoDebias(PropensityWeighted):
         + \lambda \sum_{u,i} w^2_{ui} (\hat x_{ui} - m_{ui})^2 + \text{L2 penalty}.
 
     Before each step :math:`\theta - \eta \nabla_\theta L_T(\theta, \phi)` the debiasing :math:`\phi` takes an Adam
-    step down the squared error that the step, made with the present :math:`\phi`, would leave on ``mcar_labels``; the
-    gradient goes through the step (Chen et al., AutoDebias: Learning to debias for recommendation, SIGIR 2021,
-    algorithm 1). As there, log-weights are additive, :math:`w^1` in user, item and rating level, :math:`w^2` in user,
-    item and whether the cell is rated; and m depends on the level of the cell's rating, or on there being none. The sum
-    over all cells is estimated from cells drawn uniformly, as many as ratings in the batch.
+    step down the mean squared error that the step, made with the present :math:`\phi`, would leave on all of
+    ``mcar_labels``; the gradient goes through the step (Chen et al., AutoDebias: Learning to debias for recommendation,
+    SIGIR 2021, algorithm 1). As there, log-weights are additive, :math:`w^1` in user, item and rating level,
+    :math:`w^2` in user, item and whether the cell is rated; and m depends on the level of the cell's rating, or on
+    there being none.
 
-    Departures: the paper has two levels, -1 and 1, here a value for each level of the scale (or for each fifth of it),
-    squashed into the scale as there into -1..1; there is no separate step size for cold and popular entries, here the
-    step of a user or item is divided by one plus the number of cells it has in a batch on average, so that one
-    learning rate suits catalogues of any size. The held-out self-selected ratings that end a fit are weighed by
-    naive Bayes propensities from the same labels.
+    Departures from the paper and its code:
+
+    - There ratings are -1 or 1 and m is squashed into -1..1. Here m has a value for each level of the scale (for each
+      fifth of a scale without levels), squashed into the scale; it starts at the level, and for cells without a rating
+      at the mean of the labels.
+    - Here predictions have a mean, which stays that of the labels, and the penalty is on offsets too.
+    - There a step visits every cell of a block of users and items; here the sum over all cells is estimated from cells
+      drawn uniformly, as many as ratings in the batch.
+    - There all users and items have one step size. Here that of a user or item is divided by one plus the number of
+      cells it has in a batch on average, drawn cells counted ``imputation`` times, so that one learning rate suits
+      catalogues of any size.
+    - There random ratings end a fit. Here held-out self-selected ratings do, after 20 passes without gain; propensities
+      ``"auto"`` (see ``PropensityWeighted``) weigh them: naive Bayes from the same labels if the scale has levels.
 
     Parameters
     ----------
     clip_quantile
         Of the propensities that weigh held-out ratings; see ``PropensityWeighted``.
-    size, reg
-        See ``PropensityWeighted``.
+    size
+        Number of factors.
+    reg
+        Weight in the L2 penalty of the squared factors and offsets, in squared rating points.
     learning_rate
         eta, before it is divided.
     batch_size
@@ -60,7 +70,7 @@ class AutoDebias(PropensityWeighted):
     imputation
         Weight of all cells together, relative to that of all ratings: lambda N P / n.
     meta_learning_rate
-        Step size of the debiasing.
+        Adam's step size for the debiasing, log-weights and imputed ratings alike.
     meta_reg
         Weight decay of the debiasing's log-weights.
 

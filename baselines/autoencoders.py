@@ -81,8 +81,8 @@ class SparseRows:
 class Autoencoder(nn.Module, ABC):
     """A map from a row's ratings to a code, and from the code to the rating of any column.
 
-    The output weights have a row of zeros for the unknown column, and all output biases start at the mean rating: what
-    has no ratings is predicted at the mean.
+    The output weights have a row of zeros for the unknown column, and all output biases start at the mean rating: an
+    unknown column is predicted at the mean. A row without ratings is encoded as any other, from the biases alone.
 
     Parameters
     ----------

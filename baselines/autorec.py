@@ -17,7 +17,8 @@ class AutoRecItem(AutoencoderBaseline):
     Minimises :math:`\sum_i \|r_i - h(r_i)\|^2_{\text{rated}} + \frac{\lambda}{2} (\|W\|^2 + \|V\|^2)` with :math:`h(r)=
     W \sigma(V r + \mu) + b` and :math:`\sigma` the logistic function, unrated entries of the input being 0 (Sedhain,
     Menon, Sanner and Xie, AutoRec: autoencoders meet collaborative filtering, WWW 2015, eqs. 1-4), by minibatch Adam;
-    the number of passes is chosen on held-out ratings. Who has no ratings gets the mean rating from the output bias.
+    the number of passes is chosen on held-out ratings. A user who is unknown or has no ratings gets the mean rating
+    from the output bias; an item without ratings gets what the network makes of an empty row.
 
     Parameters
     ----------
@@ -58,7 +59,11 @@ class AutoRecItem(AutoencoderBaseline):
 
 
 class AutoRecUser(AutoRecItem):
-    """U-AutoRec: each user's ratings are reconstructed from that user's ratings. Else as ``AutoRecItem``."""
+    """U-AutoRec: each user's ratings are reconstructed from that user's ratings. Else as ``AutoRecItem``.
+
+    Users and items change places, also where there are no ratings: an item then gets the mean rating, and a user what
+    the network makes of an empty row. Settings and errors are those of ``AutoRecItem``.
+    """
 
     by_item = False
 

@@ -45,7 +45,7 @@ class Baseline(ABC):
         ConfigError
             If a setting does not fit the data.
         DivergedError
-            If the loss stops being finite.
+            If the loss stops being finite, or a solver does not settle.
         """
         refuse_test(split)
         self._fit(split, seed)

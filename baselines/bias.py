@@ -31,22 +31,29 @@ class Offsets:
 class BiasBaseline(Baseline):
     r"""Ridge regression on who rated and what was rated.
 
-    Minimises :math:`\sum (x_{ui} - \mu - a_u - b_i)^2 + \lambda_a \sum a_u^2 + \lambda_b \sum b_i^2` with
-    :math:`\mu` the mean rating, by closed-form updates of all a and all b in turn, to convergence (Koren,
-    Bell and Volinsky, Matrix factorization techniques for recommender systems, IEEE Computer 42, 2009,
-    eq. 3). Unknown ids have the offset 0.
+    Predicts :math:`\mu + a_u + b_i` (Koren, Bell and Volinsky, Matrix factorization techniques for recommender systems,
+    IEEE Computer 42, 2009, eq. 3) with :math:`\mu` the mean rating and the a and b that minimise
+    :math:`\sum_{\text{rated}} (x_{ui} - \mu - a_u - b_i)^2 + \lambda_a \sum_u a_u^2 + \lambda_b \sum_i b_i^2`, by
+    closed-form updates of all a and all b in turn, to convergence. The minimum is unique. Ids that are unknown or have
+    no rating have the offset 0.
+
+    Other than in the paper (eq. 5), offsets are fitted without factors beside them; users and items have a lambda each;
+    and the penalty counts once an offset, not once a rating.
 
     Parameters
     ----------
     user_shrinkage, item_shrinkage
-        The two lambdas, above 0: an offset is shrunk as if so many more ratings had no residual. Where one is
-        not given it is the value of ``SHRINKAGE_GRID`` that predicts a random tenth of the *training* ratings
-        best.
+        The two lambdas, above 0, in ratings: an offset is shrunk as if so many more ratings had no residual. Where one
+        is not given, or neither, it is the value, or pair, of ``SHRINKAGE_GRID`` with the least squared error on a
+        random tenth of the *training* ratings, or 1 where there are too few ratings for a tenth. The offsets are then
+        fitted to all training ratings.
 
     Raises
     ------
     ConfigError
-        If a given shrinkage is not above 0.
+        If a given shrinkage is not a number above 0.
+    DivergedError
+        From ``fit``, if the updates do not settle, which needs a shrinkage near 0.
     """
 
     offsets: Offsets

@@ -41,12 +41,13 @@ class LevelSelection:
 
 
 class CptV(MixtureBaseline):
-    r"""Conditional probability tables over values (Marlin, Zemel, Roweis and Slaney, UAI 2007).
+    r"""CPT-v: a mixture of users with a conditional probability table of being rated, by rating value.
 
-    A user belongs to cluster k with probability :math:`\pi_k`, would give item j level r with :math:`\theta_{jrk}`, and
-    the rating is in the log with :math:`\mu_r`. Fitted by EM with closed-form M-steps under Dirichlet and Beta priors;
-    squared extrapolation of the steps is the one addition, and changes how soon EM gets there, not where it can stop.
-    See `MixtureBaseline` for the prediction and the errors.
+    Marlin, Zemel, Roweis and Slaney, Collaborative filtering and the missing at random assumption, UAI 2007. A user
+    belongs to cluster k with probability :math:`\pi_k`, would give item j level r with :math:`\theta_{jrk}`, and a
+    rating of level r is in the log with :math:`\mu_r`. Fitted by EM with closed-form M-steps under Dirichlet and Beta
+    priors; squared extrapolation of the steps is the one addition, and changes how soon EM gets there, not where it can
+    stop. See `MixtureBaseline` for the prediction and the errors.
 
     Parameters
     ----------

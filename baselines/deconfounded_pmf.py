@@ -32,7 +32,7 @@ class DeconfoundedPmf(Pmf):
     shrinkage
         See ``Pmf``.
     slope_shrinkage
-        Penalty of the squared slopes: as if the slope 0 had been seen in so many ratings.
+        Penalty of half the squared slopes: as if the slope 0 had been seen in so many ratings of average exposure.
 
     Raises
     ------

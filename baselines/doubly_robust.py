@@ -77,7 +77,8 @@ class MfDrJl(PropensityWeighted):
     Parameters
     ----------
     propensity, clip_quantile, size, reg, learning_rate, batch_size
-        See ``PropensityWeighted``. Both models have this size and penalty; a step draws two cells per rating.
+        See ``PropensityWeighted``, also for the errors raised. Both models have this size and penalty; a step draws two
+        cells per rating.
     """
 
     search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
@@ -120,7 +121,12 @@ class MfDrJl(PropensityWeighted):
 
 
 class NfmDrJl(MfDrJl):
-    """``MfDrJl`` with neural factorization machines for both models."""
+    """``MfDrJl`` with neural factorization machines for both models.
+
+    Of He and Chua, Neural factorization machines for sparse predictive analytics, SIGIR 2017; see
+    ``NeuralFactorizationMachine``. ``size`` is the width of the embeddings and of the hidden layer, dropout is .2, and
+    the imputation model imputes without dropout. Settings and errors are those of ``MfDrJl``.
+    """
 
     def make_head(self, shape: tuple[int, int], mean: float) -> MatrixFactorization:
         """Return an untrained prediction or imputation model."""

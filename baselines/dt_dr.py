@@ -29,13 +29,14 @@ class DtDr(MfDrJl):
     A propensity that depends on the rating is identified where something else moves the choice and not the rating, and
     the two enter separably. The users' and items' embeddings are therefore split into a primary part, which predicts
     the rating and through it the choice, and an auxiliary part (:math:`\alpha, \beta, v, w`), which enters the choice
-    alone; a penalty makes the two orthogonal (Zhang et al., Uncovering the propensity identification problem in
-    debiased recommendations, ICDE 2024). Minimised are the doubly robust loss of ``MfDrJl``, the negative
+    alone; a penalty draws the two towards being orthogonal (Zhang et al., Uncovering the propensity identification
+    problem in debiased recommendations, ICDE 2024). Minimised are the doubly robust loss of ``MfDrJl``, the negative
     log-likelihood of the mask over all cells, and the penalty; propensities enter the first as constants. No label is
-    read.
+    read. :math:`\mu` is the predictions' own mean; c starts at the log-odds of the share rated, and g at 0.
 
     Departures: the paper predicts binary labels; it has neither offsets nor c, and g = 1, which fits neither a rating
-    scale nor a sparse mask.
+    scale nor a sparse mask. The auxiliary factors and offsets have a normal prior of standard deviation .3, in
+    log-odds for the offsets, which counts beside the mask's log-likelihood and is weighted with it.
 
     Parameters
     ----------
@@ -46,7 +47,9 @@ class DtDr(MfDrJl):
     likelihood
         Weight of the mask's log-likelihood, per rating. The paper's alpha is per cell: this times N P / n.
     disentangling
-        Weight of the penalty, the paper's beta times the squared batch size (there it grows with the batch).
+        Weight of the penalty: for users, for items and for each of the batch and the drawn cells, the mean square of
+        the products of a primary and an auxiliary dimension, each product averaged over the cells; see
+        ``entanglement``. The paper's, whose weight is beta, grows with the squared size of the batch.
 
     Raises
     ------
@@ -127,7 +130,7 @@ class DisentangledLearner(JointLearner):
 
     def __init__(self, method: DtDr, split: Split, start: Propensities, seed: int) -> None:
         super().__init__(method, split, start, seed)
-        share = len(self.rated) / self.n_cells
+        share = min(len(self.rated) / self.n_cells, 1.0 - 0.5 / self.n_cells)  # where all is rated, as good as
         odds = float(np.log(share) - np.log1p(-share))
         auxiliary = self.start(lambda _: MatrixFactorization(self.shape, method.size, mean=odds), "disentangled")
         self.logit = ChoiceLogit(self.head, auxiliary)

@@ -1,4 +1,4 @@
-"""The shared loop of methods that learn in passes over the data: stop on held-out ratings, then fit to all of them."""
+"""The shared loop of methods that learn in passes: stop on held-out ratings, then fit anew to all for training."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -41,20 +41,24 @@ def with_validation(split: Split, seed: int) -> Split:
 def fit_to_convergence(
     make: Callable[[Split, int], L], split: Split, seed: int, *, patience: int = 5, max_epochs: int = 1000
 ) -> L:
-    """Choose the number of passes on held-out self-selected ratings, then fit to all of them for that many.
+    """Choose the number of passes on held-out self-selected ratings, then fit anew to ``mnar_train`` for that many.
 
-    The held-out ratings are those of ``with_validation``; no MCAR rating decides when to stop. The first fit ends when
-    ``patience`` passes in a row brought no gain.
+    The held-out ratings are those of ``with_validation``: a tenth of ``mnar_train``, which the second fit sees, or the
+    split's own ``mnar_valid``, which neither fit sees. No MCAR rating decides when to stop.
 
     Parameters
     ----------
     make
         ``make(split, seed)`` returns an untrained learner; called twice.
+    patience
+        Passes in a row without a lower validation loss after which the first fit ends.
+    max_epochs
+        Passes after which it ends at the latest.
 
     Raises
     ------
     DivergedError
-        If a loss is not finite.
+        If a training loss is not finite.
     """
     learner, best, best_epoch = make(with_validation(split, seed), seed), math.inf, 0
     for epoch in range(max_epochs):

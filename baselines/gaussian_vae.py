@@ -37,7 +37,7 @@ class GaussianVae(AutoencoderBaseline):
     beta
         Weight of the KL term at the end of annealing, at least 0.
     annealing
-        Passes until beta is reached.
+        Passes until beta is reached; a fit that stops sooner ends with less.
     dropout
         Share of the input ratings left out of each step, at least 0 and below 1.
     learning_rate, batch_size, patience

@@ -29,23 +29,26 @@ Statistic = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Gina(SelectionBaseline):
-    r"""Identifiable generative model for data missing not at random (Ma and Zhang, NeurIPS 2021).
+    r"""GINA: an identifiable deep latent-variable model of ratings and of who rates what.
 
+    Ma and Zhang, Identifiable generative models for missing not at random data imputation, NeurIPS 2021:
     :math:`p(x, s, z \mid u) = p(s \mid x, z)\, p(x \mid z)\, p(z \mid u)`, where u is observed for everyone: here the
-    user's mask s itself, the authors' choice where nothing else is. p(z|u) is Gaussian and linear in the mask; p(x|z)
-    is Gaussian with a sigmoid mean on the scale's range, from a network with one hidden layer; q(z|x, s) sums codes of
-    the rated (item, rating) pairs. Maximises the importance-weighted bound :math:`E \log \frac 1S \sum_s w_s` with
-    :math:`w = p(s|x, z)\, p(x_{obs}|z)\, p(z|u) / q(z|x_{obs}, s)` and missing ratings drawn from p(x|z).
+    user's mask s itself, the authors' choice where nothing else is. p(z|u) is Gaussian with mean and log variance
+    linear in the mask; p(x|z) is Gaussian with a sigmoid mean on the scale's range, from a network with one hidden
+    layer; q(z|x, s) sums codes of the rated (item, rating) pairs. Maximises the importance-weighted bound
+    :math:`E \log \frac 1L \sum_l w_l` with :math:`w = p(s|x, z)\, p(x_{obs}|z)\, p(z|u) / q(z|x_{obs}, s)` and missing
+    ratings drawn from p(x|z).
 
     Other than in the authors' code: the log-odds of being rated are linear in the cell's own rating, with one slope for
     all items and a bias an item, where theirs come from a network over all of a user's ratings and z; the decoder's
-    variance is learned unless given; in training, the unrated among 128 drawn items are weighted to stand for all
-    unrated ones, which is unbiased for log w but not for the bound of several draws; and steps have one size until the
-    bound stops rising by .01 nats a rating in 100 of them, then fall to 0, instead of a fixed number of passes.
+    variance is learned unless given; in training, the unrated among at most 128 drawn items are weighted to stand for
+    all unrated ones, which is unbiased for log w but not for the bound of several draws; and steps have one size until
+    the bound, averaged over 100 of them, twice in a row has not risen by .01 nats a rating, or for 5000 steps, then
+    fall to 0 in 400, instead of a fixed number of passes.
 
-    The prediction is E[x] over the posterior of z, by self-normalised importance sampling with all items' masks: what
-    the user would answer if asked. An unknown user has the prior of an empty mask, an unknown item the mean of all
-    items.
+    The prediction is E[x] over the posterior of z, by self-normalised importance sampling from 50 draws with all items'
+    masks: what the user would answer if asked. An unknown user has the prior of an empty mask, an unknown item the mean
+    of all items.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ class Gina(SelectionBaseline):
     decoder_variance
         Of p(x|z), in squared ranges of the scale; learned where not given.
     draws
-        S in training.
+        L in training.
     learning_rate
         Adam's step size.
     batch_size

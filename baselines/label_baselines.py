@@ -31,7 +31,14 @@ class MfRecalibrated(Mf):
 
     Predicts :math:`a + b\,\hat x_{ui}` with the least-squares a and b over the labels' cells; b is 1 where there
     are fewer than 20 labels or where predictions do not differ. What a method gains over this is more than level
-    and spread.
+    and spread. Settings are those of ``Mf``; its own squared error is what tuning minimises.
+
+    Raises
+    ------
+    DataError
+        On fitting to a split without labels.
+    ConfigError
+        If a setting is not above 0.
     """
 
     uses_labels = True
@@ -69,8 +76,9 @@ class MfLabels(Baseline):
     r"""Matrix factorization with offsets, fitted to the MCAR labels alone.
 
     Minimises :math:`\frac12 \sum (x_{ui} - \mu - a_u - b_i - p_u^T q_i)^2 + \frac{\lambda}{2} (\|p\|^2 + \|q\|^2) +
-    \frac{\kappa}{2} (\|a\|^2 + \|b\|^2)` over the labels, by exact solves in turn. Both shrinkages are chosen by
-    cross-validation on the labels; with few labels they leave little but the mean.
+    \frac{\kappa}{2} (\|a\|^2 + \|b\|^2)` over the labels, with :math:`\mu` their mean, by exact solves in turn. lambda,
+    from ``FACTOR_GRID``, and kappa, from ``OFFSET_GRID``, are chosen by five-fold cross-validation on the labels, whose
+    squared error is also what tuning minimises; with few labels they leave little but the mean.
 
     Parameters
     ----------
@@ -81,6 +89,8 @@ class MfLabels(Baseline):
     ------
     ConfigError
         If the size is not above 0.
+    DataError
+        On fitting to a split with fewer than 5 labels.
     """
 
     uses_labels = True

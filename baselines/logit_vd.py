@@ -77,11 +77,12 @@ class LogisticSelection:
 
 
 class LogitVd(MixtureBaseline):
-    r"""Logit model over values and items (Marlin and Zemel, RecSys 2009).
+    r"""Logit-vd: a mixture of users with a logit model of being rated, by rating value and item.
 
-    The mixture of `CptV` where the rating is in the log with probability :math:`\text{sigmoid}(\sigma_r + \omega_j)`.
-    Fitted by generalised EM: one Newton step for sigma and omega in each M-step, the rest in closed form. omega starts
-    at the items' log-odds of being rated. See `MixtureBaseline` for the prediction and the errors.
+    Marlin and Zemel, Collaborative prediction and ranking with non-random missing data, RecSys 2009. The mixture of
+    `CptV` where a rating of level r is in the log with probability :math:`\text{sigmoid}(\sigma_r + \omega_j)`. Fitted
+    by generalised EM: one Newton step for sigma and omega in each M-step, the rest in closed form. omega starts at the
+    items' log-odds of being rated and sigma at 0. See `MixtureBaseline` for the prediction and the errors.
 
     Parameters
     ----------

@@ -20,7 +20,8 @@ class Mf(Baseline):
     Minimises :math:`\sum_{\text{rated}} (x_{ui} - \mu - a_u - b_i - p_u^T q_i)^2 + \lambda (\|p_u\|^2 + \|q_i\|^2 +
     a_u^2 + b_i^2)`, the penalty inside the sum (Koren, Bell and Volinsky, Matrix factorization techniques for
     recommender systems, IEEE Computer 42, 2009, eq. 5), by minibatch Adam; the number of passes is chosen on held-out
-    ratings. What has no rating has no offset and no factors, as what is unknown.
+    self-selected ratings. :math:`\mu` starts at the mean rating and, other than there, is learned too, without a
+    penalty. What has no rating has no offset and no factors, as what is unknown.
 
     Parameters
     ----------

@@ -26,14 +26,19 @@ from mnar_recsys.propensity.base import PropensityModel
 class MfIps(PropensityWeighted):
     r"""Inverse-propensity-weighted matrix factorization.
 
-    Minimises :math:`\frac{1}{NP} \sum_{\text{rated}} (\hat x_{ui} - x_{ui})^2 / \hat p_{ui}` plus an L2 penalty on
-    factors and offsets (Schnabel, Swaminathan, Singh, Chandak and Joachims, Recommendations as treatments: debiasing
-    learning and evaluation, ICML 2016, section 4), by minibatch Adam.
+    Minimises :math:`\frac{1}{NP} \sum_{\text{rated}} (\hat x_{ui} - x_{ui})^2 / \hat p_{ui}` plus :math:`\lambda / n`
+    times the squared norm of factors and offsets, for n ratings (Schnabel, Swaminathan, Singh, Chandak and Joachims,
+    Recommendations as treatments: debiasing learning and evaluation, ICML 2016, eq. 14), with
+    :math:`\hat x_{ui} = \mu + a_u + b_i + p_u^T q_i`.
+
+    Other than in the paper, which minimises by L-BFGS, minibatch Adam does, its number of passes chosen on held-out
+    self-selected ratings; offsets are penalised too, only :math:`\mu` is not; and small :math:`\hat p` are raised
+    (``clip_quantile``).
 
     Parameters
     ----------
     propensity, clip_quantile, size, reg, learning_rate, batch_size
-        See ``PropensityWeighted``.
+        See ``PropensityWeighted``, also for the errors raised; lambda is ``reg``.
     """
 
     search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
@@ -56,7 +61,8 @@ class MfSnips(MfIps):
     """``MfIps`` with the weights of each step divided by their sum.
 
     A step then does not grow where its batch drew large weights (Swaminathan and Joachims, The self-normalized
-    estimator for counterfactual learning, NIPS 2015).
+    estimator for counterfactual learning, NIPS 2015, where it is the sum of all weights that divides). The penalty,
+    settings and errors are those of ``MfIps``.
     """
 
     def loss(self, errors: Tensor, propensity: Tensor, n_cells: float) -> Tensor:  # noqa: ARG002 - the weights normalise
@@ -65,18 +71,33 @@ class MfSnips(MfIps):
 
 
 class MfIpsMul(MfSnips):
-    """``MfSnips`` with propensities by item and rating, and alternating gradient descent.
+    """``MfSnips`` with propensities by item and rating, from MCAR labels, and alternating gradient descent.
 
     One pass over the ratings updates the mean and what belongs to the users, the items' factors and offsets held; the
     next updates the items', the users' held, so that a large weight never moves both sides of a product in one step
     (Huang, Oosterhuis, Mansoury, van Hoof and de Rijke, Going beyond popularity and positivity bias: correcting for
-    multifactorial bias in recommender systems, SIGIR 2024). An epoch is both passes. Weights are clipped as in all
-    methods here, at a quantile; the paper's own clipping and its rescaling of each item's weights are left out.
+    multifactorial bias in recommender systems, SIGIR 2024). An epoch is both passes. The propensities, with their
+    formula, are ``MultifactorialPropensity``.
+
+    Departures: weights are divided by their sum in each step, where the authors' code divides them by their mean over
+    all training ratings; the error on held-out ratings, which ends a fit, is an average over ratings, there over items;
+    small propensities are raised to a quantile, as in all methods here, where the authors set a lower and an upper
+    bound; and the paper's rescaling of each item's weights is left out.
 
     Parameters
     ----------
-    propensity, clip_quantile, size, reg, learning_rate, batch_size
+    propensity
+        As in ``PropensityWeighted``, but for the default, ``"multifactorial"``: it needs labels, and a scale with
+        levels.
+    clip_quantile, size, reg, learning_rate, batch_size
         See ``PropensityWeighted``.
+
+    Raises
+    ------
+    DataError
+        From ``fit``, if the split lacks the labels, or its scale the levels, that the propensities need.
+    ConfigError
+        If the name of the propensities is unknown or a setting is out of range.
     """
 
     def __init__(

@@ -65,8 +65,9 @@ class Cells:
 def bound(model: OrdinalMf, cells: Cells, n_drawn: int, generator: torch.Generator) -> Tensor:
     """Return an unbiased estimate of the evidence lower bound, in nats; higher is better.
 
-    ``n_drawn`` rated cells stand for all rated ones and about as many unrated ones for all unrated ones, all drawn
-    evenly, and each with its own draw from the posterior.
+    ``n_drawn`` rated cells stand for all rated ones, and the unrated among ``n_drawn`` of all cells for all unrated
+    ones, drawn evenly with replacement, and each with its own draw from the posterior. That perhaps no cell drawn is
+    unrated is neglected.
     """
     rated = torch.randint(len(cells.rows), (n_drawn,), generator=generator)
     rows, columns = cells.draw_unrated(n_drawn, generator)
@@ -80,34 +81,37 @@ def bound(model: OrdinalMf, cells: Cells, n_drawn: int, generator: torch.Generat
 
 
 class MfMnar(SelectionBaseline):
-    r"""Matrix factorization with data missing not at random (Hernandez-Lobato, Houlsby and Ghahramani, ICML 2014).
+    r"""MF-MNAR: ordinal matrix factorization of the ratings with a second factorization of who rates what.
 
-    As in the paper: a rating is the level between whose cuts, one set an item, the latent :math:`a_{ij} \sim
+    As in Hernandez-Lobato, Houlsby and Ghahramani, Probabilistic matrix factorization with non-random missing data,
+    ICML 2014: a rating is the level between whose cuts, one set an item, the latent :math:`a_{ij} \sim
     N(u_i^T v_j, \gamma_i \gamma_j)` lies; it is in the log with probability
     :math:`\text{sigmoid}(e_i^T f_j + \lambda_{ir} + \psi_{jr})` at level r, so that taste and exposure are factorized
-    and each user and item selects by level in a way of its own; all of these have Gaussian priors whose means and
-    variances are shared; ratings not given are summed out.
+    and each user and item selects by level in a way of its own; all of these have Gaussian priors, whose means and
+    variances all users share, and all items; ratings not given are summed out.
 
     Other than in the paper, one mean-field Gaussian posterior of everything is fitted by stochastic gradients of the
     evidence lower bound, with unrated cells subsampled, instead of expectation propagation for the ratings and
     variational bounds for the mask; cuts are ordered by Gaussian log gaps instead of a constraint; noise is log-normal
     instead of inverse gamma; prior means and variances are point estimates; and the logistic is not bounded further.
     The posterior starts at a ridge factorization of the ratings, because from a random start its taste factors often
-    stay at zero. Steps have one size until the bound stops rising by .01 nats a rating in 100 of them, then fall to 0.
+    stay at zero. Steps have one size until the bound, averaged over 100 of them, twice in a row has not risen by .01
+    nats a rating, or for 5000 steps; then they fall to 0 in 400.
 
-    Level probabilities are means over the posterior, which knows what a user rated and did not rate; an unknown user or
-    item has the prior.
+    Level probabilities are means over 100 draws from the posterior, the same draws for every pair; it knows what a user
+    rated and did not rate. An unknown user or item has the prior. The predicted rating is the mean
+    that they give.
 
     Parameters
     ----------
     size
-        Number of taste factors beside those that hold the offsets of users and items.
+        Number of taste factors beside two that hold the offsets of users and of items.
     exposure_size
-        Number of exposure factors beside those that hold users' activity and items' popularity.
+        Number of exposure factors beside two that hold users' activity and items' popularity.
     learning_rate
         Adam's step size.
     batch_size
-        Rated cells in a step, and about as many unrated ones.
+        Rated cells in a step, drawn with replacement, and the unrated ones among as many drawn from all cells.
 
     Raises
     ------

@@ -13,6 +13,7 @@ class Mrdr(MfDrJl):
     :math:`1 / \hat p` (Guo et al., Enhanced doubly robust learning for debiasing post-click conversion rate estimation,
     SIGIR 2021). With the signed errors of ``MfDrJl`` it is the variance of the estimate's derivative with respect to
     the predictions, by which these learn. The paper predicts conversions with cross-entropy.
+    Settings and errors are those of ``MfDrJl``.
     """
 
     def imputation_weights(self, propensity: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ class StableDr(MfDrJl):
     are tilted, :math:`1/\hat p \propto \exp(-\lambda (\hat e - \bar e) / s) / p` with s the spread of the imputed
     errors: of all weights with the constraint these are the nearest, in relative entropy, to the given ones, and they
     need the propensities of rated cells only. :math:`|\lambda|` is at most ``MAX_TILT``, which leaves the constraint
-    unmet where only wilder weights would meet it. The paper predicts binary labels.
+    unmet where only wilder weights would meet it. Each batch meets the constraint on its own, with :math:`\bar e` from
+    the cells drawn in the step. The paper predicts binary labels. Settings and errors are those of ``MfDrJl``.
     """
 
     def estimate(self, errors: Errors) -> Tensor:

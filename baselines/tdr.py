@@ -15,9 +15,12 @@ class Tdr(MfDrJl):
     TDR-CL: Targeted doubly robust collaborative learning for debiased recommendations, ICLR 2023). The step is part of
     the loss: its gradient is that of the estimate, :math:`\eta` included.
 
-    The paper moves :math:`\hat e` by :math:`\eta (1 / \hat p - 1)`, and so needs the propensity of every cell; where it
-    depends on the rating there is none for cells without one. Weighting by :math:`1 / \hat p` and moving by a constant,
-    the other usual form of a targeting step, needs rated cells only. The paper predicts binary labels.
+    The sum is over a batch: each has its own :math:`\eta`. The paper moves :math:`\hat e` by
+    :math:`\eta (1 / \hat p - 1)`, and so needs the propensity of every cell; where it depends on the rating there is
+    none for cells without one. Weighting by :math:`1 / \hat p` and moving by a constant, the other usual form of a
+    targeting step, needs rated cells only. The paper predicts binary labels.
+
+    Settings and errors are those of ``MfDrJl``.
     """
 
     def estimate(self, errors: Errors) -> Tensor:

@@ -177,9 +177,10 @@ class PropensityWeighted(Baseline):
     size
         Number of factors.
     reg
-        Penalty on squared factors and offsets, in squared rating points, where each rating adds its squared error.
+        Penalty on squared factors and offsets, in squared rating points, where each rating adds its squared error
+        times a weight, about 1 on average.
     learning_rate
-        Of Adam.
+        Step size of Adam.
     batch_size
         Ratings a step.
 
@@ -187,6 +188,8 @@ class PropensityWeighted(Baseline):
     ------
     ConfigError
         If the name is unknown or a setting is out of range.
+    DataError
+        From ``fit``, if the split lacks labels, features or rating levels that the propensities need.
     """
 
     patience: ClassVar[int] = 5
@@ -216,7 +219,7 @@ class PropensityWeighted(Baseline):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the propensities read ``mcar_labels``; those of ``"auto"`` do where there are any."""
+        """Whether the propensities read ``mcar_labels``; true of ``"auto"``, which does where it can."""
         if isinstance(self.propensity, PropensityModel):
             return self.propensity.needs_labels
         return self.propensity == AUTO or find_propensity(self.propensity).needs_labels

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from baselines.registry import BASELINES
+from baselines.weighting import AUTO
 
 ROOT = Path(__file__).parents[1]
 PARTS = {
@@ -52,9 +53,11 @@ def _table_of_baselines() -> str:
     rows = []
     for name, method in BASELINES.items():
         first = (inspect.getdoc(method) or "").split("\n\n", maxsplit=1)[0].replace("\n", " ").replace("``", "`")
-        labels = "yes" if method.uses_labels else ""
+        made = method()
+        if_given = not method.uses_labels and getattr(made, "propensity", None) == AUTO
+        labels = "" if not made.needs_labels else "if given" if if_given else "needed"
         rows.append(f"| [`{name}`](../generated/baselines/{name}.rst) | {_MATH.sub(_in_dollars, first)} | {labels} |")
-    return "\n".join(["| name | what it is | needs MCAR labels |", "|---|---|---|", *rows, ""])
+    return "\n".join(["| name | what it is | MCAR labels |", "|---|---|---|", *rows, ""])
 
 
 def _in_dollars(match: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ from weighted_cases import error_on_test, selected, star_split
 from baselines.dt_dr import ChoiceLogit, DisentangledLearner, DtDr, entanglement, mask_log_likelihood
 from baselines.heads import MatrixFactorization, predict_pairs
 from baselines.mf_ips import MfIps
-from mnar_recsys.data import Split
+from mnar_recsys.data import RatingLog, Split
 from mnar_recsys.errors import ConfigError
 
 
@@ -115,3 +115,12 @@ def test_finds_that_liked_cells_are_rated_and_gains_by_it() -> None:
     truth = simulation.truth.block(0, train.n_users)[1][train.rows, train.items]
     found = learner.propensities.of_log(Split(mnar_train=train).mnar_train)
     assert np.corrcoef(np.log(found), np.log(truth))[0, 1] > 0.55
+
+
+def test_a_log_in_which_everything_is_rated_is_fitted() -> None:
+    rows, columns = np.indices((6, 5)).reshape(2, -1)
+    log = RatingLog.from_arrays(rows, columns, 1.0 + (rows + columns) % 5, scale="1,5")
+    fitted = DtDr(size=2).fit(Split(mnar_train=log), seed=0)
+    predicted = fitted.predict(rows, columns)
+    assert np.isfinite(predicted).all()
+    assert np.corrcoef(predicted, 1.0 + (rows + columns) % 5)[0, 1] > 0
