@@ -1,5 +1,7 @@
 """From settings and a table to the parts of the model: the one place where they are chosen by name."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from mnar_recsys.tables.table_vae import TableVae
 # Of values with mean 0 and standard deviation 1: slopes are in nats a standard deviation.
 _SCALE = RatingScale(-2, 2)
 _MOST_LATENT = 50
+# As in the paper's code: the softplus of about 0 is ln 2 a standard deviation, of which the scale has four.
+_SLOPE_START = 4 * math.log(2)
 
 
 def build_table_vae(
@@ -68,7 +72,7 @@ def _missing(settings: TableSettings, log_shares: Tensor, units: Units, log_odds
         case "ignorable":
             return Ignorable(log_shares)
         case "self-masking":
-            return Logistic(log_shares, _SCALE, centre=0.0, sign=settings.sign, per_item=True)
+            return Logistic(log_shares, _SCALE, centre=0.0, sign=settings.sign, per_item=True, start=_SLOPE_START)
         case "agnostic":
             return Agnostic(log_shares, _SCALE, centre=0.0, sign=settings.sign, hidden=0, prior_sd=None)
         case "invariant":

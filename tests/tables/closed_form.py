@@ -24,6 +24,11 @@ def linear_model(n_features: int = 3, **changes: object) -> TableVae:
         if settings.missing == "self-masking":
             model.missing.slope.raw.fill_(SLOPE)
         model.likelihood.sd.raw.fill_(0.0)  # sd = log 2 + the floor
+        for parameter in model.encoder.parameters():
+            parameter.mul_(0.5)  # q is near the prior, so that importance samples of it will do
+        decoder = model.network.network[0]
+        decoder.weight.mul_(0.6)
+        decoder.bias.copy_(torch.linspace(-0.5, 0.5, n_features))
     return model
 
 

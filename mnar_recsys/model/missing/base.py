@@ -92,17 +92,19 @@ class Slope(nn.Module):
     Parameters
     ----------
     sign : "positive", "negative" or "free"
-        A free slope starts at 0, one with a sign at TYPICAL_SELECTION over the scale (at 0 the softplus would be flat).
+        A free slope starts at 0, one with a sign at ``start`` (at 0 the softplus would be flat).
     units : float
         Units from one end of the scale to the other.
+    start : float
+        Nats between the ends of the scale at which slopes with a sign start.
     """
 
-    def __init__(self, sign: Sign, units: float, size: int = 1) -> None:
+    def __init__(self, sign: Sign, units: float, size: int = 1, start: float = TYPICAL_SELECTION) -> None:
         super().__init__()
         self.sign = sign
         self.units = units
-        start = 0.0 if sign == "free" else float(torch.log(torch.expm1(torch.tensor(TYPICAL_SELECTION / units))))
-        self.raw = nn.Parameter(torch.full((size,), start))
+        raw = 0.0 if sign == "free" else float(torch.log(torch.expm1(torch.tensor(start / units))))
+        self.raw = nn.Parameter(torch.full((size,), raw))
         self.held: Tensor | None = None
         self.is_shut = False
 

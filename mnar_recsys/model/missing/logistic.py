@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from mnar_recsys.config import Sign
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.indexing import take
-from mnar_recsys.model.missing.base import MissingModel, Slope, interpolate
+from mnar_recsys.model.missing.base import TYPICAL_SELECTION, MissingModel, Slope, interpolate
 
 
 class Ignorable(MissingModel):
@@ -30,12 +30,21 @@ class Logistic(MissingModel):
     """logit pi_ij = w x_ij + b_j with one slope for all items (the paper's model for ratings) or one each.
 
     Ratings enter centred at the training mean, in units of a quarter of the rating range, so that slope and bias
-    are nearly orthogonal and step sizes suit any scale. On 1-5 a unit is one star.
+    are nearly orthogonal and step sizes suit any scale. On 1-5 a unit is one star. ``start``: see ``Slope``.
     """
 
-    def __init__(self, item_log_odds: Tensor, scale: RatingScale, *, centre: float, sign: Sign, per_item: bool) -> None:
+    def __init__(
+        self,
+        item_log_odds: Tensor,
+        scale: RatingScale,
+        *,
+        centre: float,
+        sign: Sign,
+        per_item: bool,
+        start: float = TYPICAL_SELECTION,
+    ) -> None:
         super().__init__(item_log_odds)
-        self.slope = Slope(sign, 4.0, len(item_log_odds) if per_item else 1)
+        self.slope = Slope(sign, 4.0, len(item_log_odds) if per_item else 1, start)
         self.per_item = per_item
         self.centre = centre
         self.unit = scale.half_width / 2
