@@ -2,7 +2,8 @@
 
 A cell's distribution depends on z through its C natural parameters and through the offset of its log-odds of rating,
 all linear in z. So the Hessian is a sum over cells of small matrices (C + 1 a side) between fixed vectors of the items,
-and these matrices are differences of the gradient that the kernels give for every cell at once.
+and these matrices are known in closed form, or are differences of the gradient that the kernels give for every cell at
+once.
 """
 
 from collections.abc import Callable
@@ -88,7 +89,12 @@ class Curvature:
             return estimator.given(natural, None if offset is None else predictors[:, -1], None, unrated, items)
 
         first = 0 if n_natural else self._n_natural
-        total.add_cells(first, users, *_derivatives(term, torch.cat(parts)), items)
+        predictors = torch.cat(parts)
+        known = None
+        if n_natural:
+            natural = predictors[None, :n_natural].transpose(1, 2)
+            known = estimator.expand(natural, None if offset is None else predictors[None, -1], unrated, items)
+        total.add_cells(first, users, *(known or _derivatives(term, predictors)), items)
 
     def _add_pairs(self, total: "_Sum", z: Tensor, batch: UserBatch) -> None:
         """Add the rated cells: what they are, and that they are rated. Given x and z, the two are independent."""

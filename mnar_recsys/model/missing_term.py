@@ -104,6 +104,19 @@ class CellTerm(MissingTerm):
         logit = self.missing.logit(self.missing.bias(), items).squeeze(0)
         return masked_sum(logsigmoid(-(logit if offset is None else logit + lift(offset))), unrated)
 
+    def expand(
+        self,
+        natural: Tensor,  # noqa: ARG002
+        offset: Tensor | None,  # noqa: ARG002
+        unrated: Tensor,  # noqa: ARG002
+        items: slice | Tensor,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the derivatives of each cell's part of ``given``, if they are known, for one draw of z.
+
+        ``natural`` (1, B, C, I), ``offset`` (1, B, I): see ``RatingDistribution.expand_log_unrated``.
+        """
+        return None
+
     @abstractmethod
     def sum_log_unrated(
         self,
@@ -136,6 +149,13 @@ class Marginal(CellTerm):
         if line is not None:
             return cells.sum_log_unrated_linear(*line, offset, unrated)
         return cells.sum_log_unrated(self.missing.logit(cells.support, items), offset, unrated)
+
+    def expand(
+        self, natural: Tensor, offset: Tensor | None, unrated: Tensor, items: slice | Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the derivatives where the decoder knows them."""
+        cells = self.decoder.distribution(natural, items)
+        return cells.expand_log_unrated(self.missing.logit(cells.support, items), offset, unrated)
 
 
 class Sampled(CellTerm):

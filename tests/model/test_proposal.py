@@ -10,6 +10,8 @@ from mnar_recsys.data import RatingLog
 from mnar_recsys.model import latent
 from mnar_recsys.model.batch import UserBatch, make_batch
 from mnar_recsys.model.bound import effective_sample_size
+from mnar_recsys.model.decoders import OrdinalRatings
+from mnar_recsys.model.decoders.ordinal_kernel import SumLogUnratedOrdinal, expand_log_unrated
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.proposal import propose, weighted_draws
 from mnar_recsys.prediction.posterior import quasi_normal
@@ -66,6 +68,38 @@ def test_the_mode_has_no_gradient_and_the_curvature_is_the_hessian(selective: tu
     expected = -0.5 * torch.einsum("bi,bij,bj->b", step, precision, step)
     both = (log_joint(found.mode + step) + log_joint(found.mode - step)) / 2 - at_mode  # the odd terms cancel
     np.testing.assert_allclose(both.detach(), expected, rtol=0.05, atol=1e-4)
+
+
+@pytest.mark.parametrize("has_offset", [True, False])
+def test_the_ordinal_derivatives_are_those_of_the_term(has_offset: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    cuts, table = torch.tensor([-1.0, 0.2, 0.9, 2.0], dtype=torch.float64), 2 * normal(5, 3)
+    predictors = [3 * normal(1, 4, 3), *([2 * normal(1, 4, 3)] if has_offset else [])]
+    unrated = torch.tensor([[1.0, 0.0, 2.5]] * 4, dtype=torch.float64)
+
+    def term(*given: Tensor) -> Tensor:
+        offset = given[1] if has_offset else None
+        return SumLogUnratedOrdinal.apply(given[0], cuts, table, offset, unrated)
+
+    def plain(*given: Tensor) -> Tensor:  # twice differentiable
+        free = torch.sigmoid(-(table if not has_offset else table + given[1].unsqueeze(-2)))  # (1, B, R, I)
+        cells = OrdinalRatings(given[0], cuts, torch.arange(1.0, 6.0), 0.5)
+        return (torch.log(cells.expectation(free)) * unrated).sum()
+
+    torch.testing.assert_close(term(*predictors).sum(), plain(*predictors))
+    slope, bend = expand_log_unrated(predictors[0], cuts, table, predictors[1] if has_offset else None, unrated)
+    leaves = [predictor.requires_grad_() for predictor in predictors]
+    torch.testing.assert_close(slope, torch.cat(torch.autograd.grad(plain(*leaves), leaves)))
+    hessian = torch.autograd.functional.hessian(plain, tuple(predictors))
+    for a, row in enumerate(hessian):
+        for b, block in enumerate(row):
+            cells = block.flatten(3).flatten(0, 2)
+            torch.testing.assert_close(bend[a, b].flatten(), cells.diagonal())
+            assert torch.count_nonzero(cells - torch.diag(cells.diagonal())) == 0  # no cell has a part in another's
 
 
 def test_more_of_its_draws_count_than_of_the_encoders(selective: tuple[MnarVae, UserBatch]) -> None:

@@ -60,6 +60,19 @@ class RatingDistribution(ABC):
         """Sum ``log_unrated`` over the cells where ``unrated`` (B, I) is 1: (S, B). The place for a faster kernel."""
         return masked_sum(self.log_unrated(logit, offset), unrated)
 
+    def expand_log_unrated(
+        self,
+        logit: Tensor,  # noqa: ARG002
+        offset: Tensor | None,  # noqa: ARG002
+        unrated: Tensor,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return first and second derivatives of each cell's term by its natural parameters and offset, if known.
+
+        For one draw of z: logit (Q, I), offset (1, B, I), unrated (B, I) -> (L, B, I) and (L, L, B, I), natural
+        parameters first; None where they have to be found from differences.
+        """
+        return None
+
     def sum_log_unrated_linear(
         self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
     ) -> Tensor:
