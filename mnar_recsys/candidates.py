@@ -58,7 +58,7 @@ def make_candidates(
         If there is only one, two have the same name, or one is not a list of known settings with values that fit.
     """
     if len(texts) < 2:
-        raise ConfigError(f"a choice needs two or more candidates; found {len(texts)}")
+        raise ConfigError(f"a choice needs two or more candidates; found {len(texts)}. Add one, or use --set")
     base, taken = settings or Settings(), tuple(taken)
     found: dict[str, Settings] = {}
     for text in texts:

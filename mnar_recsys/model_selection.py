@@ -259,7 +259,7 @@ def decide(
         candidates = make_candidates(CANDIDATES, settings)
         candidates = {name: one for name, one in candidates.items() if has_levels or not needs_levels(one)}
     if len(candidates) < 2:
-        raise ConfigError(f"a choice needs two or more candidates; found {len(candidates)}")
+        raise ConfigError(f"a choice needs two or more candidates; found {len(candidates)}. Add one")
     decided: dict[str, Settings] = {}
     for name, one in candidates.items():
         chosen = one.resolve_for(log)
@@ -267,9 +267,15 @@ def decide(
             raise ConfigError(
                 f"candidate '{name}' cannot be compared: a missing model of whole rows has no exact bound; leave it out"
             )
-        twin = next((other for other, known in decided.items() if known == chosen), None)
+        compared = chosen.replace(_COMPARED)
+        twin = next((other for other, known in decided.items() if known.replace(_COMPARED) == compared), None)
         if twin is not None:
-            raise ConfigError(f"candidates '{twin}' and '{name}' are the same for this log; leave one of them out")
+            same = (
+                "are the same for this log"
+                if decided[twin] == chosen
+                else ("differ in inference only, and all are compared by variational fits")
+            )
+            raise ConfigError(f"candidates '{twin}' and '{name}' {same}; leave one of them out")
         decided[name] = chosen
     return decided
 

@@ -63,6 +63,11 @@ class MNARRecommender:
 
     def __init__(self, settings: Settings | str = "default", **changes: Any) -> None:
         chosen = preset(settings) if isinstance(settings, str) else settings
+        if not isinstance(chosen, Settings):
+            raise ConfigError(
+                f"settings must be Settings or the name of a preset; found {type(chosen).__name__}. Give single "
+                "settings by name: MNARRecommender(decoder='ordinal'), or MNARRecommender(**settings)"
+            )
         self.settings = chosen.replace(changes)
         self._fitted: FittedModel | None = None
         self._predictor: Predictor | None = None

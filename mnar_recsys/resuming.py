@@ -17,7 +17,9 @@ def prepare_folder(path: Path, trainer: Trainer, print_of: str, *, resume: bool)
         )
         trainer.best, trainer.progress = best, progress
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ModelFolderError(f"{path}: exists and is not empty; choose another folder, or resume with --resume")
+        raise ModelFolderError(
+            f"{path}: exists and is not empty; choose another folder, or go on with it (--resume, resume=True)"
+        )
 
 
 def write_checkpoint(path: Path, trainer: Trainer, log: RatingLog, settings: Settings, seed: int) -> None:

@@ -70,12 +70,12 @@ def test_every_field_says_what_it_does(part: type[ModelConfig] | type[TrainingCo
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"latnet_size": 3}, "unknown setting 'latnet_size'; known settings: "),
+        ({"latnet_size": 3}, "unknown setting 'latnet_size'; did you mean latent_size"),
         ({"latent_size": 0}, "setting latent_size: .*greater than or equal to 1; found 0"),
         ({"decoder": "poisson"}, "setting decoder: .*found 'poisson'"),
         ({"learning_rate": "fast"}, "setting learning_rate: .*found 'fast'"),
-        ({"missing": "known"}, "known_propensities must be given"),
-        ({"known_propensities": ((1, 0.5), (2, 0.5))}, "known_propensities must be given"),
+        ({"missing": "known"}, "known_propensities go with missing 'known'"),
+        ({"known_propensities": ((1, 0.5), (2, 0.5))}, "known_propensities go with missing 'known'"),
         ({"missing": "known", "known_propensities": ((1, 0.0), (2, 0.5))}, "strictly between 0 and 1; found 0"),
         ({"missing": "known", "known_propensities": ((1, 0.5),)}, "two or more different ratings"),
         ({"missing": "known", "known_propensities": ((1, 0.5), (1, 0.6))}, "two or more different ratings"),

@@ -198,6 +198,8 @@ def test_candidates_that_do_not_fit_the_log_are_refused_before_any_fit() -> None
     log = log_of(random_matrix(30, 5))
     with pytest.raises(ConfigError, match="'decoder=auto' and 'decoder=ordinal' are the same for this log"):
         select_settings(log, make_candidates(["decoder=auto", "decoder=ordinal"]), on_step=never)
+    with pytest.raises(ConfigError, match="differ in inference only, and all are compared by variational fits"):
+        select_settings(log, make_candidates(["inference=mcmc", "inference=variational,item_weights=variational"]))
     with pytest.raises(DataError, match="10 users with ratings; found 7"):
         select_settings(log_of(random_matrix(8, 5)), on_step=never)
     rates = make_candidates(["learning_rate=.01", "learning_rate=1e30"], Settings().replace(TINY | {"max_steps": 20}))

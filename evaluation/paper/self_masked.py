@@ -46,6 +46,8 @@ def read_complete(path: Path, target: str | None = None) -> NDArray[np.float64]:
     DataError
         If the file cannot be read, a column is not numeric, constant or incomplete, or too few are left.
     """
+    if not path.exists():
+        raise DataError(f"{path}: does not exist. Check the path")
     try:
         frame = pd.read_csv(path)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

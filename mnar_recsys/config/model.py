@@ -125,13 +125,21 @@ class ModelConfig(FrozenSettings):
     def _shares_sum_to_one(self) -> Self:
         shares = self.population_marginal
         if shares is not None and (min(shares, default=-1) < 0 or abs(sum(shares) - 1) > 0.01):
-            raise ValueError(f"population_marginal must be shares that sum to 1; found {shares}")
+            shown = ", ".join(f"{share:g}" for share in shares)
+            raise ValueError(
+                f"population_marginal must be shares of 0 or more that sum to 1; found {shown}, which sum to "
+                f"{sum(shares):g}. Give a share for each level, lowest first"
+            )
         return self
 
     @model_validator(mode="after")
     def _known_mechanism_is_given(self) -> Self:
         if (self.missing == "known") != (self.known_propensities is not None):
-            raise ValueError("known_propensities must be given with missing='known', and only then")
+            given = "none" if self.known_propensities is None else "some"
+            raise ValueError(
+                f"known_propensities go with missing 'known', and only with it; found {given} with missing "
+                f"'{self.missing}'. Give both, or leave both out"
+            )
         ratings = [rating for rating, _ in self.known_propensities or ()]
         if self.known_propensities is not None and (len(ratings) < 2 or len(set(ratings)) < len(ratings)):
             raise ValueError(f"known_propensities must be given at two or more different ratings; found {ratings}")

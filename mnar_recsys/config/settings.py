@@ -1,6 +1,7 @@
 """All settings of a fit, and what a log decides of them."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Protocol, Self
 
 from pydantic import ValidationError, model_validator
@@ -9,6 +10,14 @@ from mnar_recsys.config.base import FrozenSettings
 from mnar_recsys.config.model import SMALL_LOG, ModelConfig
 from mnar_recsys.config.training import SAMPLED_CELLS, TrainingConfig
 from mnar_recsys.errors import ConfigError
+
+# What pydantic says otherwise, in its own words.
+_WANTED = {
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_parsing": "expected a number",
+    "bool_parsing": "expected true or false",
+}
 
 
 class HasSize(Protocol):
@@ -68,8 +77,10 @@ class Settings(FrozenSettings):
         for key, value in values.items():
             part = next((name for name, fields in parts.items() if key in fields), None)
             if part is None:
-                known = ", ".join(sorted(key for fields in parts.values() for key in fields))
-                raise ConfigError(f"unknown setting '{key}'; known settings: {known}")
+                known = sorted(key for fields in parts.values() for key in fields)
+                near = get_close_matches(key, known, n=2, cutoff=0.7)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"known settings: {', '.join(known)}"
+                raise ConfigError(f"unknown setting '{key}'; {hint}")
             parts[part][key] = value
         return self.from_dict(parts)
 
@@ -116,4 +127,5 @@ class Settings(FrozenSettings):
             if first["type"] == "value_error":  # from a validator of ours, which says all there is to say
                 raise ConfigError(str(first["ctx"]["error"])) from error
             place = ".".join(str(part) for part in first["loc"][1:]) or "settings"
-            raise ConfigError(f"setting {place}: {first['msg']}; found {first['input']!r}") from error
+            wanted = _WANTED.get(first["type"], first["msg"])
+            raise ConfigError(f"setting {place}: {wanted}; found {first['input']!r}") from error

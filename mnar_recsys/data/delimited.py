@@ -112,33 +112,42 @@ class TextReader:
         n_cells = stride * (len(self.text_format.names) - 1) + 1
         wanted = [position for position in positions if position is not None]
         include = [str(stride * position) for position in wanted]
+        types = {
+            name: _REPEATED if position in repeated else pa.string()
+            for position, name in zip(wanted, include, strict=True)
+        }
         try:
-            table = pyarrow.csv.read_csv(
-                str(self.text_format.path),
-                read_options=pyarrow.csv.ReadOptions(
-                    skip_rows=self.text_format.header_line,
-                    column_names=[str(cell) for cell in range(n_cells)],
-                    block_size=_BLOCK_BYTES,
-                ),
-                parse_options=pyarrow.csv.ParseOptions(
-                    delimiter=self.text_format.separator[0],
-                    quote_char='"' if self.text_format.quoted else False,
-                    newlines_in_values=self.text_format.quoted,
-                    invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
-                ),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    column_types={
-                        name: _REPEATED if position in repeated else pa.string()
-                        for position, name in zip(wanted, include, strict=True)
-                    },
-                    include_columns=include,
-                ),
-            )
+            try:
+                table = self._read(n_cells, types, skip_blank=False)
+            except pa.ArrowInvalid:
+                table = self._read(n_cells, types, skip_blank=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise self._diagnose(error) from error
         if not table.num_rows:
             raise DataError(f"{self.text_format.path}: has a header but no rows. Check how it was written")
         return {position: table[name] for position, name in zip(wanted, include, strict=True)}
+
+    def _read(self, n_cells: int, types: "dict[str, pa.DataType]", *, skip_blank: bool) -> "pa.Table":
+        """Read the columns of these types; with ``skip_blank``, pass over rows of nothing but spaces.
+
+        That takes a call from Arrow into Python, which its threads may let go of while the interpreter ends, and abort.
+        """
+        return pyarrow.csv.read_csv(
+            str(self.text_format.path),
+            read_options=pyarrow.csv.ReadOptions(
+                skip_rows=self.text_format.header_line,
+                column_names=[str(cell) for cell in range(n_cells)],
+                block_size=_BLOCK_BYTES,
+                use_threads=not skip_blank,
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=self.text_format.separator[0],
+                quote_char='"' if self.text_format.quoted else False,
+                newlines_in_values=self.text_format.quoted,
+                invalid_row_handler=_skip_blank if skip_blank else None,
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types)),
+        )
 
     def _diagnose(self, error: Exception) -> DataError:
         """Read the file again, slowly, to say on which line it goes wrong."""
@@ -279,6 +288,10 @@ class TextReader:
 _TIME = "a number or an ISO date such as 2024-05-31 12:00:00"
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _CONTROL = re.compile(r"[\x00-\x1f]")
+
+
+def _skip_blank(row: Any) -> str:
+    return "error" if row.text.strip() else "skip"
 
 
 def _as_float(column: "pa.ChunkedArray") -> NDArray[np.float64]:

@@ -108,7 +108,14 @@ def _missing(config: ModelConfig, log: RatingLog) -> MissingModel:
                 prior_sd=config.agnostic_prior_sd,
             )
         case "known":
-            return Known(log_odds, config.known_propensities or (), adjust=config.known_adjust)
+            points = config.known_propensities or ()
+            outside = [rating for rating, _ in points if not log.scale.low <= rating <= log.scale.high]
+            if outside:
+                raise ConfigError(
+                    f"known_propensities must be at ratings of the {log.scale.describe()}; found {outside[0]:g}. "
+                    "Correct or leave out that rating"
+                )
+            return Known(log_odds, points, adjust=config.known_adjust)
     raise ConfigError(f"missing model '{config.missing}' is not decided; resolve the settings first")
 
 

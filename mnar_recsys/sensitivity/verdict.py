@@ -78,9 +78,10 @@ class Profile:
             f"least {min(point.overlap for point in kept):.0%} of each person's top {TOP_N} stay."
         )
         remarks = [_ABSORBED] if self.taste_is_exposed else []
+        first = []
         if self._behind() > _UNFINISHED:
-            remarks.append("The fitted selection is far from the best one found: train longer, or with another --seed.")
-        return " ".join([self._finding(), effect, *remarks])
+            first = ["The fitted selection is far from the best one found: train longer, or with another --seed."]
+        return " ".join([*first, self._finding(), effect, *remarks])
 
     def _finding(self) -> str:
         kept = self.plausible
@@ -88,6 +89,11 @@ class Profile:
         at_end = low == self.points[0].selection or high == self.points[-1].selection
         span = f"{self._span(kept)} nats between the ends of the scale"
         span += ", and perhaps values beyond those tried" if at_end else ""
+        if low == high == 0:
+            return (
+                "Not identified: this log fits best with no selection by the rating at all, and every other value "
+                "tried fits worse. What the fitted one changes rests on the stated sign and the priors."
+            )
         if _both_signs(kept):
             fitting = tuple(point for point in kept if point.fits)
             why = (
@@ -111,6 +117,8 @@ class Profile:
         if len(between) > len(kept):
             values = [f"{point.selection:+.2f}" for point in kept]
             return f"of {', '.join(values[:-1])} and {values[-1]}"
+        if len(kept) == 1:
+            return f"near {kept[0].selection:+.2f}"
         return f"from {kept[0].selection:+.2f} to {kept[-1].selection:+.2f}"
 
 

@@ -147,7 +147,7 @@ def test_bad_files(cli: Cli, tmp_path: Path, name: str, content: Any, expected: 
         (["--scale", "5,1"], ["low < high"]),
         (["--set", "latent=3"], ["unknown setting 'latent'", "latent_size"]),
         (["--set", "latent_size"], ["key=value"]),
-        (["--set", "latent_size=many"], ["latent_size", "integer", "many"]),
+        (["--set", "latent_size=many"], ["latent_size", "whole number", "many"]),
         (["--set", "latent_size=0"], ["latent_size", "greater than or equal to 1"]),
         (["--set", "seed=1"], ["unknown setting 'seed'"]),
         (["--set", "samples=3", "--set", "samples=4"], ["'samples' is given twice"]),
@@ -155,7 +155,8 @@ def test_bad_files(cli: Cli, tmp_path: Path, name: str, content: Any, expected: 
         (["--set", "device=abacus"], ["device 'abacus'", "cpu"]),
         (["--preset", "yahoo-r4"], ["unknown preset 'yahoo-r4'", "yahoo-r3"]),
         (["--missing", "known"], ["known_propensities"]),
-        (["--missing", "shared", "--known-propensities", "1=.1,5=.2"], ["known_propensities", "only then"]),
+        (["--known-propensities", "1=.1,9=.2"], ["known_propensities", "found 9"]),
+        (["--missing", "shared", "--known-propensities", "1=.1,5=.2"], ["only with it", "some with missing"]),
         (["--known-propensities", "1:.1,5:.2"], ["rating=propensity", "1:.1,5:.2"]),
         (["--known-propensities", "1=.1"], ["at least two"]),
         (["--known-propensities", "1=.1,5=1.2"], ["strictly between 0 and 1", "1.2"]),
@@ -266,5 +267,5 @@ def test_shares_of_the_population(cli: Cli, ratings: Path, tmp_path: Path) -> No
     assert cli("train", ratings, "--out", tmp_path / "m", *given, *QUICK).code == 0
     model = read_model(tmp_path / "m").settings.model
     assert (model.population_marginal, model.population_size) == ((0.5, 0.2, 0.1, 0.1, 0.1), 500)
-    for wrong, expected in ((".5,x", "--population-marginal needs shares"), (".5,.6", "shares that sum to 1")):
+    for wrong, expected in ((".5,x", "--population-marginal needs shares"), (".5,.6", "which sum to 1.1")):
         assert expected in cli("train", ratings, "--out", tmp_path / "n", "--population-marginal", wrong).error()

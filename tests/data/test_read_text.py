@@ -46,6 +46,7 @@ def rows_of(log):
         "\ufeff" + GOOD,
         GOOD.rstrip("\n"),
         GOOD + "\n\n  \n",
+        HEADER + "1,10,5\n   \n2,20,1\n\t\n1,20,3\n",
         "\n" + GOOD,
         GOOD.replace(",", ", "),
         '"user","item","rating"\n"1","10","5"\n2,20,+1\n1,20,3e0\n',

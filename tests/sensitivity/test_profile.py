@@ -56,6 +56,9 @@ def test_verdicts() -> None:
     assert "perhaps values beyond those tried" in open_ended
     for flat in ({-1: -4, 0: -1, 1: 0, 2: -4}, {-1: -0.5, 0: -20, 1: 0}, {0: 0, 1: -5}):
         assert profile_of(flat).verdict().startswith("Not identified")
+    assert "no selection by the rating at all" in profile_of({0: 0, 1: -5}).verdict()
+    behind = profile_of({-1: -90, 0: 0, 1: -1600}).verdict()
+    assert behind.startswith("The fitted selection is far from the best one found: train longer")
     # What says the same of a log is not told apart by it, however badly its fit with the priors came out.
     likely = profile_of({-1: -90, 0: -40, 1: 0, 2: -30})
     assert likely.verdict().startswith("Identified")
