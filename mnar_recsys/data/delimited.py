@@ -17,6 +17,7 @@ from mnar_recsys.data.frames import seconds
 from mnar_recsys.data.ids import IdKind, kind_of_text
 from mnar_recsys.data.scale import RatingScale
 from mnar_recsys.data.table import RatingTable
+from mnar_recsys.data.text_cells import as_float, distinct_cells
 from mnar_recsys.data.textfile import (
     TextFormat,
     broken_compression,
@@ -188,7 +189,7 @@ class TextReader:
         self, column: "pa.ChunkedArray", position: int, label: str, kind: IdKind | None
     ) -> tuple[Vocabulary, NDArray[np.int64], tuple[str, ...]]:
         """Return the vocabulary of a column of ids, each row's index, and notes."""
-        distinct, codes, trimmed = _distinct_cells(column)
+        distinct, codes, trimmed = distinct_cells(column)
         self._check_cells(distinct, codes, position, label)
         name = self.text_format.names[position]
         notes: tuple[str, ...] = (f"spaces around the ids in column {name} ignored",) if trimmed else ()
@@ -237,7 +238,7 @@ class TextReader:
     ) -> NDArray[np.float64]:
         """Return a column of finite numbers."""
         try:
-            values = _as_float(column)
+            values = as_float(column)
         except pa.ArrowInvalid:
             values = self._parse_numbers(column, position, expected)
         if not np.isfinite(values).all():
@@ -246,7 +247,7 @@ class TextReader:
 
     def _parse_numbers(self, column: "pa.ChunkedArray", position: int, expected: str) -> NDArray[np.float64]:
         """Parse what Arrow refuses, spaces and plus signs; name the first cell that is no number."""
-        distinct, codes, _ = _distinct_cells(column)
+        distinct, codes, _ = distinct_cells(column)
         parsed = [float(cell) if NUMBER.fullmatch(cell) else np.nan for cell in distinct]
         values = np.asarray(parsed, dtype=np.float64)[codes]
         if np.isnan(values).any():
@@ -292,24 +293,3 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 
 def _skip_blank(row: Any) -> str:
     return "error" if row.text.strip() else "skip"
-
-
-def _as_float(column: "pa.ChunkedArray") -> NDArray[np.float64]:
-    """Return numbers in text; raise ArrowInvalid where a cell is none."""
-    if not pa.types.is_dictionary(column.type):
-        return np.asarray(pc.cast(column, pa.float64()).to_numpy())
-    numbers = pc.cast(column.unify_dictionaries().chunk(0).dictionary, pa.float64()).to_numpy()
-    return np.concatenate([numbers[chunk.indices.to_numpy()] for chunk in column.unify_dictionaries().chunks])
-
-
-def _distinct_cells(column: "pa.ChunkedArray") -> tuple[NDArray[np.object_], NDArray[np.int64], bool]:
-    """Return the distinct cells, each row's index into them, and whether spaces around any were cut off."""
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    encoded = encoded.unify_dictionaries()
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks]).astype(np.int64)
-    raw = np.asarray(encoded.chunk(0).dictionary.to_pylist(), dtype=object)
-    stripped = np.asarray([cell.strip() for cell in raw], dtype=object)
-    if np.array_equal(raw, stripped):
-        return raw, codes, False
-    merged, distinct = pd.factorize(stripped)
-    return np.asarray(distinct, dtype=object), merged[codes], True
