@@ -149,13 +149,14 @@ def run_benchmark(
             found[entry.name, seed] = kept
             if on_cell:
                 on_cell(entry.name, seed, True)
+    training = split.for_training()
     to_fit = [(entry, seed) for entry, seed in cells if (entry.name, seed) not in found]
     with _without_leftovers(folder), worker_pool(jobs, {entry.make.__module__ for entry in entries}) as pool:
         futures: dict[Future[CellFit | Failure], tuple[Entry, int]] = {
             pool.submit(
                 fit_cell,
                 entry,
-                split.for_training(),
+                training,
                 seed,
                 wanted,
                 target=_path(folder, entry, seed),

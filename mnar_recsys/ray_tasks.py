@@ -79,9 +79,18 @@ class RayCalls:
 def stream(make: Callable[..., Callable[[T], R]], arguments: tuple[Any, ...], inputs: Iterable[T]) -> Iterator[R]:
     """Yield ``make(*arguments)(value)`` for each input, in order, from a worker for each core of the cluster.
 
-    A worker calls ``make`` once. Inputs are read, and results held, only as far ahead as there are workers for.
+    A worker calls ``make`` once. Inputs are read, and results held, only as far ahead as there are workers for. An
+    error comes as the worker raised it, without the cluster's account of where.
     """
     import ray
+    from ray.exceptions import RayTaskError
+
+    def result(reference: Any) -> R:
+        try:
+            found: R = ray.get(reference)
+        except RayTaskError as error:
+            raise error.cause from None
+        return found
 
     class Worker:
         def __init__(self, *arguments: Any) -> None:
@@ -98,6 +107,6 @@ def stream(make: Callable[..., Callable[[T], R]], arguments: tuple[Any, ...], in
     for number, value in enumerate(inputs):
         waiting.append(workers[number % len(workers)].answer.remote(value))
         if len(waiting) == _IN_FLIGHT * len(workers):
-            yield ray.get(waiting.popleft())
+            yield result(waiting.popleft())
     while waiting:
-        yield ray.get(waiting.popleft())
+        yield result(waiting.popleft())

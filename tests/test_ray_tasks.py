@@ -1,7 +1,7 @@
 """Work on a Ray cluster is the work of one process: the same files, the same cells, in the same order."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from factories import log_of, random_matrix, tiny_model
 from baselines.bias import BiasBaseline
 from evaluation.benchmark import Entry, run_benchmark
 from mnar_recsys.data import Split
-from mnar_recsys.errors import ConfigError
+from mnar_recsys.errors import ConfigError, DataError
 from mnar_recsys.prediction import Predictor, pair_blocks
 from mnar_recsys.prediction.export import export_predictions, on_ray
 from mnar_recsys.prediction.pair_blocks import all_pairs, top_pairs
@@ -51,6 +51,18 @@ def test_a_stream_keeps_its_order_and_its_workers_their_state() -> None:
         assert process != os.getpid()
         numbers = [number for _, number, where in found if where == process]
         assert numbers == list(range(100, 100 + len(numbers)))
+
+
+def test_an_error_comes_as_it_was_raised() -> None:
+    def refusing() -> Callable[[int], int]:
+        def refuse(value: int) -> int:
+            raise DataError(f"found {value}")
+
+        return refuse
+
+    with pytest.raises(DataError) as caught:
+        list(stream(refusing, (), [7]))
+    assert str(caught.value) == "found 7"
 
 
 def test_calls_have_a_process_each_and_errors_come_back() -> None:

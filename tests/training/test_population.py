@@ -46,7 +46,7 @@ def test_shares_must_fit_the_scale() -> None:
     with pytest.raises(ConfigError, match="a share for each level"):
         PopulationMarginal(SHARES, 10, RatingScale(1, 5))
     for shares in ((0.5, 0.6), (), (1.5, -0.5)):
-        with pytest.raises(ValueError, match="shares that sum to 1"):
+        with pytest.raises(ValueError, match="shares of 0 or more that sum to 1"):
             ModelConfig(population_marginal=shares)
 
 
