@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed
+
+# Before a group is there: the defaults of its functions are the group that exists at this import, which would hold that
+# group, and so its threads, to the end of the process.
+import torch.distributed.nn
 from torch import Tensor
 
 
@@ -61,6 +65,6 @@ def join_workers() -> Workers:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         # Gloo sums on the processor and in sparse form; with graphics cards NCCL takes the dense tensors.
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        # Its threads must end before the process does, or the process aborts now and then.
+        # Its threads must end before the interpreter does, or they abort the process now and then.
         atexit.register(torch.distributed.destroy_process_group)
     return Workers(torch.distributed.get_rank(), size)
