@@ -72,7 +72,8 @@ def sensitivity(
         ]
         for point in profile.points
     ]
-    headers = ["selection (nats)", "log-likelihood less the highest", "law apart by (nats)", "mean of unrated cells"]
+    judged = "log-likelihood" if profile.in_sample else "held-out log-likelihood"
+    headers = ["selection (nats)", f"{judged} less the highest", "law apart by (nats)", "mean of unrated cells"]
     say(table([*headers, "top 10 kept"], rows))
     say(f"\nFitted: {profile.fitted:+.2f}. {profile.verdict()}")
     say(f"\n{mask_lines(checks)}")
@@ -135,6 +136,11 @@ def write_page(profile: "Profile", checks: "MaskChecks", log: "RatingLog", path:
         "model with that selection is from the fitted one in what a log shows, in nats over the whole log: below two, "
         "no log of this size tells them apart, and only priors do."
     )
+    if not profile.in_sample:
+        text += (
+            " The likelihood is that of users held out of every fit, scaled to all: that of the users fitted to would "
+            "favour selection where there is none."
+        )
     write_report(
         path,
         title="How much of this does the log tell?",

@@ -18,6 +18,7 @@ from mnar_recsys.sensitivity.effect import Effect
 from mnar_recsys.sensitivity.starts import NEAREST_STEPS, device_of, fresh, held, nearest_law
 from mnar_recsys.sensitivity.verdict import Profile, ProfilePoint
 from mnar_recsys.training import Trainer
+from mnar_recsys.training.held_out import split_users
 
 # Nats that nobody meant: a slope with a sign that was set to nothing is never quite 0.
 _NOTHING = 1e-5
@@ -33,9 +34,9 @@ class _Fit:
     start: str
     model: MnarVae
     bounds: NDArray[np.float64]
-    """of some users, nats"""
+    """of the users that judge, nats"""
     log_likelihood: float
-    """of all users, less what the weights cost under their priors"""
+    """of all users, nats; in sample, less what the weights cost under their priors"""
 
 
 def default_grid(fitted: float) -> tuple[float, ...]:
@@ -61,6 +62,10 @@ def selection_profile(
     law (``nearest_law``), and from new weights. On the default grid that is 13 fits for 7 values; with the search
     for the nearest laws it takes a little more than twice as long as one fit each.
 
+    Where the fitted model's training stopped on held-out users, they are the judges here, too: weights that are points
+    fit what is chance in their own users, a slope with them, and likelihoods of these users favour selection where
+    there is none.
+
     Parameters
     ----------
     fitted : FittedModel
@@ -85,6 +90,8 @@ def selection_profile(
     now = _selection(fitted)
     grid = default_grid(now) if values is None else tuple(sorted(set(values)))
     users = _sample(fitted, _BOUND_USERS, seed)
+    held_out = split_users(fitted.log, fitted.settings.training, seed=fitted.seed)[1]
+    judges = held_out if len(held_out) else users
     effect = Effect(fitted, _sample(fitted, _PREDICTED_USERS, seed))
     bounds, points = [], []
     for value in grid:
@@ -92,7 +99,7 @@ def selection_profile(
         if fitted.settings.model.population_marginal is not None:
             gap = math.inf  # a log comes with the survey's shares there, which this does not compare
         starts = _starts(fitted, value, nearest, is_far=value * now <= 0, seed=seed)
-        tried = (_fit(start, model, fitted, users, steps=steps, seed=seed) for start, model in starts)
+        tried = (_fit(start, model, fitted, judges, steps=steps, seed=seed) for start, model in starts)
         best = max(tried, key=lambda fit: fit.log_likelihood)
         bounds.append(best.bounds)
         mean, marginal, overlap = effect.of(best.model)
@@ -100,8 +107,9 @@ def selection_profile(
         if on_point:
             on_point(points[-1])
     return Profile(
-        _relative_to_best(points, bounds, fitted.log.n_users),
+        _relative_to_best(points, bounds, fitted.log.n_users, in_sample=not len(held_out)),
         fitted=now,
+        in_sample=not len(held_out),
         taste_is_exposed=fitted.model.exposure.shared > 0,
     )
 
@@ -116,7 +124,7 @@ def _starts(
 
 
 def _relative_to_best(
-    points: list[ProfilePoint], bounds: list[NDArray[np.float64]], n_users: int
+    points: list[ProfilePoint], bounds: list[NDArray[np.float64]], n_users: int, *, in_sample: bool
 ) -> tuple[ProfilePoint, ...]:
     """Return the points with the log-likelihood of the best taken off, and the standard error of the difference."""
     best = int(np.argmax([point.relative for point in points]))
@@ -127,7 +135,9 @@ def _relative_to_best(
         # All users are a census, if one parameter is in question. Opposite signs are two models, neither inside the
         # other, whose other weights fit what is chance in these users each in its own way (Vuong 1989).
         apart = point.selection * points[best].selection < 0
-        share = 1.0 if apart else np.sqrt(max(1 - len(gap) / n_users, 0.0))
+        # Held-out users are a sample in any case, of those to come.
+        is_census = in_sample and not apart
+        share = np.sqrt(max(1 - len(gap) / n_users, 0.0)) if is_census else 1.0
         found.append(replace(point, relative=point.relative - points[best].relative, relative_se=float(share * error)))
     return tuple(found)
 
@@ -146,19 +156,19 @@ def _sample(fitted: FittedModel, size: int, seed: int) -> NDArray[np.int64]:
     return np.sort(rng.choice(known, min(size, len(known)), replace=False))
 
 
-def _fit(start: str, model: MnarVae, fitted: FittedModel, users: NDArray[np.int64], *, steps: int, seed: int) -> _Fit:
+def _fit(start: str, model: MnarVae, fitted: FittedModel, judges: NDArray[np.int64], *, steps: int, seed: int) -> _Fit:
     """Train a model whose selection is held, from the weights that it has."""
+    is_held_out = fitted.settings.training.stop == "held-out"
     rate = fitted.settings.training.learning_rate
     cost = 0.0
     for part in (rate, rate / _RATE_CUT):
-        changes = {
-            "inference": "variational", "stop": "never", "max_steps": max(steps // 2, 1), "evaluate_every": steps,
-            "learning_rate": part,
-        }  # fmt: skip
+        changes = {"inference": "variational", "max_steps": max(steps // 2, 1), "learning_rate": part}
+        if not is_held_out:
+            changes |= {"stop": "never", "evaluate_every": steps}
         settings: Settings = fitted.settings.replace(changes)
         trainer = Trainer(model, fitted.log, settings, seed=fitted.seed)
         trainer.run()
         with torch.no_grad():
-            cost = float(trainer.weight_cost())
-    bounds = user_bounds(model, fitted.log, users, seed=seed)
+            cost = 0.0 if is_held_out else float(trainer.weight_cost())
+    bounds = user_bounds(model, fitted.log, judges, seed=seed)
     return _Fit(start, model, bounds, fitted.log.n_users * float(bounds.mean()) - cost)

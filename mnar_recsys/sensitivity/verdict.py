@@ -53,6 +53,8 @@ class Profile:
     fitted: float
     taste_is_exposed: bool = False
     """whether the taste decides who meets what, too (``exposure_sees_taste``)"""
+    in_sample: bool = True
+    """whether the users that a fit was made on judge it, less what weights cost under their priors, or held-out ones"""
 
     @property
     def plausible(self) -> tuple[ProfilePoint, ...]:
@@ -73,9 +75,12 @@ class Profile:
         """Return in words what this log tells of the selection, and what it changes."""
         kept = self.plausible
         means = [point.mean for point in kept]
+        overlap = f"{min(point.overlap for point in kept):.0%} of each person's top {TOP_N} stay."
         effect = (
-            f"Over these the predicted mean of unrated cells goes from {min(means):.2f} to {max(means):.2f}, and at "
-            f"least {min(point.overlap for point in kept):.0%} of each person's top {TOP_N} stay."
+            f"There the predicted mean of unrated cells is {means[0]:.2f}, and {overlap}"
+            if len(kept) == 1
+            else f"Over these the predicted mean of unrated cells goes from {min(means):.2f} to {max(means):.2f}, and "
+            f"at least {overlap}"
         )
         remarks = [_ABSORBED] if self.taste_is_exposed else []
         first = []
@@ -89,6 +94,11 @@ class Profile:
         at_end = low == self.points[0].selection or high == self.points[-1].selection
         span = f"{self._span(kept)} nats between the ends of the scale"
         span += ", and perhaps values beyond those tried" if at_end else ""
+        if self.fitted == 0 and _both_signs(kept) and not at_end:
+            return (
+                f"No selection by the rating, as far as this log tells: it goes with selections {span}, fits worse "
+                "with the others tried, and none was fitted."
+            )
         if low == high == 0:
             return (
                 "Not identified: this log fits best with no selection by the rating at all, and every other value "
@@ -102,9 +112,10 @@ class Profile:
                 else "a model with no selection, or with the other sign, says the same of what such a log shows, and "
                 "only priors set it apart"
             )
+            rests = "the stated sign and the priors" if self.fitted else "there being none, which is what was fitted"
             return (
-                f"Not identified: {why}. It goes with selections {span}. The predictions rest on the stated sign and "
-                "the priors; only randomly collected ratings (--mcar-labels) would settle it."
+                f"Not identified: {why}. It goes with selections {span}. The predictions rest on {rests}; only "
+                "randomly collected ratings (--mcar-labels) would settle it."
             )
         sign = "what they like" if low > 0 else "what they dislike"
         if at_end or high - low > 0.5 * abs(high + low):

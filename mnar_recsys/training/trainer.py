@@ -19,14 +19,13 @@ from mnar_recsys.model.missing_term import Marginal
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.proposal import log_weights
 from mnar_recsys.rng import numpy_generator, torch_seed
+from mnar_recsys.training.held_out import split_users
 from mnar_recsys.training.state import Progress, copy_weights
 from mnar_recsys.training.step import Stepper
 from mnar_recsys.training.terms import BoundTerms, mean_terms
 from mnar_recsys.training.workers import join_workers
 
 _RATE_CUT = 4.0
-# Cells (S x users x P) of a look at the held-out users, which is never subsampled: a second or two.
-_LOOK_CELLS = 300_000_000
 
 
 def pick_device(name: str) -> torch.device:
@@ -67,7 +66,7 @@ class Trainer:
         self.model = model.to(self.device)
         self.log = log
         self.seed = seed
-        self.train_users, self.held_out = self._split_users()
+        self.train_users, self.held_out = split_users(log, self.config, seed=seed)
         self.stepper = Stepper(
             self.model, log, settings, n_users=len(self.train_users), seed=seed, workers=self.workers
         )
@@ -132,18 +131,6 @@ class Trainer:
                     weights, _ = model.log_weights(batch, noise, estimator, cell_noise)
             found[start : start + size] = importance_bound(weights.total).double().cpu()
         return self.workers.total(found)
-
-    def _split_users(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        users = np.flatnonzero(np.diff(self.log.indptr) > 0)
-        if self.config.stop != "held-out":
-            return users, users[:0]
-        if len(users) < 2:
-            raise ConfigError(f"stop='held-out' needs two users with ratings; found {len(users)}. Set stop='converged'")
-        shuffled = numpy_generator(self.seed, "held out users").permutation(users)
-        affordable = _LOOK_CELLS // (self.config.validation_samples * self.log.n_items)
-        most = max(min(self.config.holdout_max, affordable), 1)
-        size = int(np.clip(round(self.config.holdout_share * len(users)), 1, most))
-        return np.sort(shuffled[size:]), np.sort(shuffled[:size])
 
     def compiling(self) -> AbstractContextManager[None]:
         """Return a context in which steps run compiled, if the settings say so or the whole run is long enough."""

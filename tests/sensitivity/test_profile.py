@@ -40,9 +40,9 @@ def test_the_grid_holds_no_selection_the_fitted_one_and_both_signs() -> None:
     assert max(default_grid(0.1)) == 1.2
 
 
-def profile_of(relative: dict[float, float], error: float = 0.0) -> Profile:
+def profile_of(relative: dict[float, float], error: float = 0.0, fitted: float = 1.0) -> Profile:
     point = ProfilePoint(0.0, 0.0, error, 2.5, None, 0.8)
-    return Profile(tuple(replace(point, selection=s, relative=r) for s, r in relative.items()), 1.0)
+    return Profile(tuple(replace(point, selection=s, relative=r) for s, r in relative.items()), fitted)
 
 
 def test_verdicts() -> None:
@@ -59,6 +59,14 @@ def test_verdicts() -> None:
     assert "no selection by the rating at all" in profile_of({0: 0, 1: -5}).verdict()
     behind = profile_of({-1: -90, 0: 0, 1: -1600}).verdict()
     assert behind.startswith("The fitted selection is far from the best one found: train longer")
+    # Where no selection was fitted.
+    for none, words in (({-0.5: -9, 0: 0, 0.5: -7}, "near +0.00 nats"), ({-0.6: -9, -0.3: -1, 0: 0, 0.6: -7}, "-0.30")):
+        text = profile_of(none, fitted=0.0).verdict()
+        assert text.startswith("No selection by the rating, as far as this log tells: it goes with selections ")
+        assert words in text
+    open_ended = profile_of({-0.5: -9, 0: 0, 0.5: -1}, fitted=0.0).verdict()
+    assert open_ended.startswith("Not identified: this log fits as well with no selection")
+    assert "rest on there being none" in open_ended
     # What says the same of a log is not told apart by it, however badly its fit with the priors came out.
     likely = profile_of({-1: -90, 0: -40, 1: 0, 2: -30})
     assert likely.verdict().startswith("Identified")
@@ -98,3 +106,20 @@ def test_a_strong_selection_is_seen_and_its_strength_recovered() -> None:
     means = [point.mean for point in profile.points]
     assert means == sorted(means, reverse=True)  # the more selection, the lower what was never rated
     assert profile.points[2].overlap > profile.points[0].overlap - 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "per_user"), [("popularity", 15), ("r3-like", 10)])
+def test_held_out_users_judge_where_weights_are_points(preset: str, per_user: int) -> None:
+    """In sample a slope is favoured even where the rating decides nothing: it takes part in the overfitting."""
+    data = simulate_ratings(preset, n_users=1500, n_items=120, seed=1, ratings_per_user=per_user)
+    settings = {"inference": "variational", "item_weights": "point", "validation_samples": 10, "device": "cpu"}
+    fitted = MNARRecommender(max_steps=300, samples=4, patience=2, **settings).fit(data.train, seed=0).fitted
+    profile = selection_profile(fitted, [-2.0, 0.0, 2.0, 4.0], steps=100)
+    assert not profile.in_sample
+    if preset == "popularity":
+        assert profile.verdict().startswith("No selection by the rating, as far as this log tells")
+        assert [point.selection for point in profile.plausible] == [0.0]
+    else:
+        assert min(point.selection for point in profile.plausible) > 0
+        assert "people rate what they like" in profile.verdict()
