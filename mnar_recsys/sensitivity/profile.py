@@ -40,10 +40,14 @@ class _Fit:
 
 
 def default_grid(fitted: float) -> tuple[float, ...]:
-    """Return selections to try: no selection, the fitted one, others between and beyond, and two of the other sign."""
+    """Return selections to try: no selection, the fitted one, others between and beyond, and two of the other sign.
+
+    Where none is fitted, they are as many on both sides.
+    """
     unit = max(abs(fitted), 0.6)
     direction = -1.0 if fitted < 0 else 1.0
-    grid = {round(direction * unit * share, 3) for share in (-1.0, -0.5, 0.0, 0.5, 1.5, 2.0)}
+    shares = (-1.0, -0.5, 0.0, 0.5, 1.5, 2.0) if fitted else (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+    grid = {round(direction * unit * share, 3) for share in shares}
     return tuple(sorted({*grid, fitted}))
 
 

@@ -38,6 +38,7 @@ def test_the_grid_holds_no_selection_the_fitted_one_and_both_signs() -> None:
     assert default_grid(-2.0) == (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
     assert 0.1 in default_grid(0.1)
     assert max(default_grid(0.1)) == 1.2
+    assert default_grid(0.0) == (-1.2, -0.6, -0.3, 0.0, 0.3, 0.6, 1.2)
 
 
 def profile_of(relative: dict[float, float], error: float = 0.0, fitted: float = 1.0) -> Profile:
