@@ -3,7 +3,8 @@
 The selection between the ends of the scale is held at several values, everything else is fitted again, and the joint
 bounds are compared: a profile likelihood, as far as the bound is tight (``profile``). A flat profile means that the log
 does not tell, and that what is predicted rests on the stated sign and on priors. A steep one means that it tells if the
-decoder and the missing model have the right form; of that no log can say anything.
+decoder and the missing model have the right form; of that no log can say anything. Where training stopped on held-out
+users, it is their bounds, since weights that are points overfit and slopes with them.
 
 An explanation that says the same of a log can lie far from the fitted one, such as its mirror image with the opposite
 selection (Zhang et al., ICDE 2024). So where the selection is held at nothing or at the opposite sign, three fits are

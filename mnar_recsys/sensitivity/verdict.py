@@ -26,7 +26,8 @@ class ProfilePoint:
     relative: float
     """log-likelihood of all users less that of the best point, in nats, never above 0"""
     relative_se: float
-    """standard error of that over users: where not all of them were used, or the best point has the opposite sign"""
+    """standard error of that over users: of held-out ones; in sample where not all of them were used, or the best point
+    has the opposite sign"""
     mean: float
     """predicted mean of unrated cells, rating points"""
     marginal: tuple[float, ...] | None
