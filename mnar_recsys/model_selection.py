@@ -101,7 +101,9 @@ class HeldOutUsers:
         """Fit resolved settings to the other users, and score the fit on these."""
         start = time.perf_counter()
         recommender = MNARRecommender(settings.replace(_COMPARED)).fit(self.part, seed=self.seed, on_step=on_step)
-        bounds = user_bounds(recommender.fitted.model, self.log, self.users, seed=self.seed, on_levels=True)
+        bounds = user_bounds(
+            recommender.fitted.model, self.log, self.users, seed=self.seed, on_levels=True, predictive=True
+        )
         curve = list(selection_by_level(recommender.fitted).values())
         mean, _ = mean_of_unrated(recommender.predictor, self.seed)
         seconds = time.perf_counter() - start
@@ -110,7 +112,9 @@ class HeldOutUsers:
     def rough_bound(self, model: MnarVae) -> float:
         """Return the mean bound of a few of them by a few samples, nats a user; comparable with others of its kind."""
         users = self.users[np.linspace(0, len(self.users) - 1, min(len(self.users), _ROUGH_USERS)).astype(np.int64)]
-        found = user_bounds(model, self.log, users, seed=self.seed, on_levels=True, samples=_ROUGH_SAMPLES)
+        found = user_bounds(
+            model, self.log, users, seed=self.seed, on_levels=True, samples=_ROUGH_SAMPLES, predictive=True
+        )
         return float(found.mean())
 
 

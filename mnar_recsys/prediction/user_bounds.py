@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model.batch import iterate_batches
@@ -26,12 +27,15 @@ def user_bounds(
     seed: int,
     on_levels: bool = False,
     samples: int = SAMPLES,
+    predictive: bool = False,
 ) -> NDArray[np.float64]:
     """Return the bound on log p(x_obs, s) of each user, in nats, missing ratings summed out: (n,). Higher is better.
 
     Samples come from ``propose``, not from the encoder: what is compared is models, not how well their encoders do.
-    Averaged over draws of the items' weights where they have a posterior. That is the bound on E[log p(x_obs, s | w)];
-    the weights' own divergence from their prior is paid once a log, not once a user, and is no part of it.
+    Averaged over draws of the items' weights where they have a posterior. For users that the weights were fitted to
+    that is the bound on E[log p(x_obs, s | w)]; the weights' own divergence from their prior is paid once a log, not
+    once a user, and is no part of it. For users held out it is log E[p(x_obs, s | w)], what the fit expects of
+    somebody new (``predictive``): with few draws a lower bound of that, on average.
 
     Parameters
     ----------
@@ -46,6 +50,8 @@ def user_bounds(
         levels. Without effect on a scale without levels.
     samples : int
         Importance samples S.
+    predictive : bool
+        Average likelihoods over draws of the weights, not their logarithms. The same where there is one draw.
     """
     device = next(model.parameters()).device
     levels = None
@@ -54,7 +60,7 @@ def user_bounds(
     draws = WeightDraws(model, seed)
     estimator = model.marginal(levels)
     size = max(1, _CELLS_AT_ONCE // log.n_items)
-    total = np.zeros(len(users))
+    found = []
     for number in range(len(draws)):
         generator = torch.Generator(device).manual_seed(torch_seed(seed, "user bounds"))
         bounds = []
@@ -63,5 +69,7 @@ def user_bounds(
                 noise = torch.randn(samples, batch.n_users, model.latent_size, generator=generator, device=device)
                 _, log_w = weighted_draws(model, batch, noise, estimator, at_once=size)
                 bounds.append(importance_bound(log_w).cpu().numpy())
-        total += np.concatenate(bounds)
-    return total / len(draws)
+        found.append(np.concatenate(bounds).astype(np.float64))
+    if predictive:
+        return np.asarray(logsumexp(found, axis=0) - np.log(len(found)))
+    return np.asarray(np.mean(found, axis=0))

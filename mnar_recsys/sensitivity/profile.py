@@ -174,5 +174,5 @@ def _fit(start: str, model: MnarVae, fitted: FittedModel, judges: NDArray[np.int
         trainer.run()
         with torch.no_grad():
             cost = 0.0 if is_held_out else float(trainer.weight_cost())
-    bounds = user_bounds(model, fitted.log, judges, seed=seed)
+    bounds = user_bounds(model, fitted.log, judges, seed=seed, predictive=is_held_out)
     return _Fit(start, model, bounds, fitted.log.n_users * float(bounds.mean()) - cost)

@@ -90,6 +90,8 @@ def test_bounds_average_over_draws_of_the_weights() -> None:
             frozen.missing.item_bias.copy_(model.missing.bias())
         found.append(user_bounds(frozen, log, users, seed=5))
     np.testing.assert_allclose(user_bounds(model, log, users, seed=5), np.mean(found, axis=0), rtol=1e-4)
+    likelihood = np.exp(user_bounds(model, log, users, seed=5, predictive=True))
+    np.testing.assert_allclose(likelihood, np.exp(found).mean(0), rtol=1e-3)
     assert np.ptp(found, axis=0).max() > 0.1
 
 
