@@ -138,8 +138,8 @@ def write_page(profile: "Profile", checks: "MaskChecks", log: "RatingLog", path:
     )
     if not profile.in_sample:
         text += (
-            " The likelihood is that of users held out, who only say where a fit stops, scaled to all: that of the users "
-            "fitted to would favour selection where there is none."
+            " The likelihood is that of users held out, who only say where a fit stops, scaled to all: that of the "
+            "users fitted to would favour selection where there is none."
         )
     write_report(
         path,

@@ -63,12 +63,12 @@ def selection_profile(
 
     A value of the fitted sign is fitted from the fitted weights. No selection, and the opposite sign, are fitted three
     times, and the fit with the highest log-likelihood is kept: from the fitted weights, from the model of the nearest
-    law (``nearest_law``), and from new weights. On the default grid that is 13 fits for 7 values, and 21 where no selection is fitted; with the search
-    for the nearest laws it takes a little more than twice as long as one fit each.
+    law (``nearest_law``), and from new weights. On the default grid that is 13 fits for 7 values, and 21 where no
+    selection is fitted; with the search for the nearest laws it takes a little more than twice as long as one fit each.
 
-    Where the fitted model's training stopped on held-out users, they stop the fits and judge them here, too: weights that are points
-    fit what is chance in their own users, a slope with them, and likelihoods of these users favour selection where
-    there is none.
+    Where the fitted model's training stopped on held-out users, they stop the fits here, too, and judge them: weights
+    that are points fit what is chance in their own users, a slope with them, and likelihoods of these users favour
+    selection where there is none.
 
     Parameters
     ----------
