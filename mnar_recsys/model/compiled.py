@@ -22,7 +22,13 @@ COMPILED_CELLS = 500_000_000
 
 # Two threads gained nothing at 1,000 items and half the time at 10,000; but beside another busy process their waiting
 # for each other made steps up to a hundred times slower.
-_ONE_THREAD: dict[str, str | int | bool | Callable[..., object]] = {"cpp.threads": 1}
+_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {
+    "cpp.threads": 1,
+    # One loop, however long: by default what many later operations read is written to memory and read again.
+    "realize_opcount_threshold": 10_000,
+    "realize_reads_threshold": 10_000,
+    "realize_acc_reads_threshold": 10_000,
+}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,7 +107,7 @@ def _plain(value: Any) -> Any:
 def _compile(function: Callable[P, R], any_shape: bool) -> Callable[P, R]:
     # Not before it is needed: it imports the compiler, which takes seconds.
     with _without_deprecations():
-        return torch.compile(function, dynamic=any_shape, options=_ONE_THREAD)
+        return torch.compile(function, dynamic=any_shape, options=_OPTIONS)
 
 
 @contextmanager

@@ -27,6 +27,11 @@ def sum_items(values: Tensor, item_weights: Tensor | None) -> Tensor:
     return values.sum(-1) if item_weights is None else values @ item_weights
 
 
+def shifted(offset: Tensor | None, bias: Tensor) -> Tensor:
+    """Add biases of items (I,) to an offset (S, B), (S, B, I) or none: (S, B, I), or (1, 1, I)."""
+    return bias[None, None] if offset is None else lift(offset) + bias
+
+
 def lift(offset: Tensor) -> Tensor:
     """Give an offset of users (S, B) the axis of the items, (S, B, 1); leave one of cells (S, B, I) as it is."""
     return offset.unsqueeze(-1) if offset.dim() == 2 else offset

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.decoders import Decoder, RatingDistribution
 from mnar_recsys.model.exposure import Exposure
-from mnar_recsys.model.indexing import lift, masked_sum, take
+from mnar_recsys.model.indexing import lift, masked_sum, shifted, take
 from mnar_recsys.model.missing import MissingModel
 
 # Cells (S x B x I) worked on at a time: a block's temporaries then fit the processor's cache.
@@ -148,7 +148,9 @@ class Marginal(CellTerm):
         line = self.missing.line(items)
         if line is not None:
             return cells.sum_log_unrated_linear(*line, offset, unrated)
-        return cells.sum_log_unrated(self.missing.logit(cells.support, items), offset, unrated)
+        # The biases go with the offset: what is left is one number a level, whose gradient is a sum over all cells.
+        added, bias = self.missing.added(cells.support, items), self.missing.bias(items)
+        return cells.sum_log_unrated(added, shifted(offset, bias), unrated)
 
     def expand(
         self, natural: Tensor, offset: Tensor | None, unrated: Tensor, items: slice | Tensor

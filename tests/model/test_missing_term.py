@@ -180,7 +180,7 @@ def test_certain_selection_gives_a_large_finite_penalty() -> None:
         table = torch.full((5, 2), 200.0, requires_grad=True)
         value = cells.sum_log_unrated(table, offset, torch.ones(1, 2))
         value.sum().backward()
-        assert -500 < value.item() < -80
+        assert -500 < value.item() < -79
         assert torch.isfinite(table.grad).all()
 
 

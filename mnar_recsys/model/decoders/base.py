@@ -49,7 +49,10 @@ class RatingDistribution(ABC):
         return (self.support_weights * values).sum(-2)
 
     def log_unrated(self, logit: Tensor, offset: Tensor | None) -> Tensor:
-        """Log E[1 - pi(x) | z] of cells: logit of pi on the support (..., Q, I), offset (S, B[, I]) -> (S, B, I)."""
+        """Log E[1 - pi(x) | z] of cells: logit of pi on the support (..., Q, I) or (..., Q, 1), offset -> (S, B, I).
+
+        ``offset`` (S, B), (S, B, I), or (1, 1, I) is added to the logit.
+        """
         if offset is not None:
             logit = logit + lift(offset).unsqueeze(-2)
         unrated = self.expectation(torch.sigmoid(-logit))

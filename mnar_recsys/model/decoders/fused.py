@@ -13,45 +13,46 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
 from mnar_recsys.model.compiled import fused
-from mnar_recsys.model.decoders.level_math import offset_gradient, one_minus_pi_by_level
+from mnar_recsys.model.decoders.level_math import gradient_of, odds, offset_gradient, one_minus_pi_by_level, part_of
 from mnar_recsys.model.indexing import lift, masked_sum
 
 
 class SumLogUnrated(torch.autograd.Function):
     """sum_j unrated_j log sum_r p_r(j) (1 - pi_r(j)), with p = softmax(logits) and pi = sigmoid(table + offset).
 
-    logits (S, B, R, I), table (R, I), offset (S, B), (S, B, I) or None, unrated (B, I) of 0 and 1 -> (S, B).
-    With q_r = p_r (1 - pi_r) / sum_r p_r (1 - pi_r), the gradients of a cell are q - p for its logits and -q pi for
-    table and offset; the backward pass computes them anew.
+    logits (S, B, R, I), table (R, 1) or (R, I), offset (S, B), (S, B, I), (1, 1, I) or None, unrated (B, I) of 0 and 1
+    -> (S, B). With q_r = p_r (1 - pi_r) / sum_r p_r (1 - pi_r), the gradients of a cell are q - p for its logits and
+    -q pi for table and offset; the backward pass computes them anew.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
         """Return the sums."""
         ctx.save_for_backward(logits, table, offset, unrated)
-        return _sums(logits, table, offset, unrated)
+        return _sums(logits, odds(table), offset, unrated)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         """Return the gradients."""
         logits, table, offset, unrated = ctx.saved_tensors
-        by_logits, by_table, by_offset = _gradients(logits, table, offset, unrated, grad)
-        return by_logits, by_table, offset_gradient(by_offset, 0 if offset is None else offset.dim()), None
+        by_logits, by_table, by_offset = _gradients(logits, odds(table), offset, unrated, grad)
+        shape = None if offset is None else offset.shape
+        return by_logits, gradient_of(by_table, table), offset_gradient(by_offset, shape), None
 
 
 @fused
-def _sums(logits: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
+def _sums(logits: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
     p = torch.softmax(logits, dim=-2).unbind(-2)
-    return masked_sum(_total(p, one_minus_pi_by_level(table, offset)).log_(), unrated)
+    return masked_sum(_total(p, one_minus_pi_by_level(table_odds, offset)).log_(), unrated)
 
 
 @fused
 def _gradients(
-    logits: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of logits (S, B, R, I), table (R, I) and each cell's offset (S, B, I)."""
-    p, free = torch.softmax(logits, dim=-2), one_minus_pi_by_level(table, offset)
+    logits: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor, grad: Tensor
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Return the gradients of logits (S, B, R, I), the table (``part_of``) and each cell's offset (S, B, I)."""
+    p, free = torch.softmax(logits, dim=-2), one_minus_pi_by_level(table_odds, offset)
     by_cell = grad[..., None] * unrated
     share = by_cell / _total(p.unbind(-2), free)
     by_logits, by_table, by_offset = [], [], torch.zeros_like(share)
@@ -59,9 +60,9 @@ def _gradients(
         q = (level * u).mul_(share)
         by_logits.append(torch.addcmul(q, level, by_cell, value=-1))
         pulled = q.mul_(u - 1)  # -q pi
-        by_table.append(pulled.sum((0, 1)))
+        by_table.append(part_of(pulled, table_odds))
         by_offset += pulled
-    return torch.stack(by_logits, dim=-2), torch.stack(by_table), by_offset
+    return torch.stack(by_logits, dim=-2), by_table, by_offset
 
 
 def _total(p: tuple[Tensor, ...], free: list[Tensor]) -> Tensor:
@@ -96,7 +97,7 @@ class SumLogUnratedDrawn(torch.autograd.Function):
         log_odds = drawn if offset is None else drawn + lift(offset)
         ctx.save_for_backward(y, drawn, log_odds, table, unrated)
         ctx.temperature = temperature
-        ctx.offset_axes = 0 if offset is None else offset.dim()
+        ctx.offset_shape = None if offset is None else offset.shape
         return masked_sum(logsigmoid(-log_odds), unrated)
 
     @staticmethod
@@ -110,7 +111,8 @@ class SumLogUnratedDrawn(torch.autograd.Function):
             share = y[..., r, :] * by_cell
             by_table.append(share.sum((0, 1)))
             torch.mul(share, (table[r] - drawn).mul_(1 / ctx.temperature), out=by_logits[..., r, :])
-        return by_logits, None, None, torch.stack(by_table), offset_gradient(by_cell, ctx.offset_axes), None
+        by_offset = offset_gradient(by_cell, ctx.offset_shape)
+        return by_logits, None, None, torch.stack(by_table), by_offset, None
 
 
 def _weighted_sum(weights: Tensor, table: Tensor) -> Tensor:

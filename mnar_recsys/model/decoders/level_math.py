@@ -21,19 +21,41 @@ def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return uniform.clamp_(1e-20, 1 - 1e-7).log_().neg_().log_().neg_()
 
 
-def one_minus_pi_by_level(table: Tensor, offset: Tensor | None) -> list[Tensor]:
-    """1 - sigmoid(table + offset) as 1 / (1 + e^table e^offset): for each level (I,) or, with an offset, (S, B, I).
+def odds(log_odds: Tensor) -> Tensor:
+    """Return e^log_odds, kept between e^-40 and e^40.
 
-    The table is (R, I), the offset (S, B), or (S, B, I). No exponential for each cell and level.
+    Of a table, to be called outside a compiled loop, which would make it again for every cell.
+    """
+    return torch.exp(log_odds.clamp(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
+
+
+def one_minus_pi_by_level(table_odds: Tensor, offset: Tensor | None) -> list[Tensor]:
+    """1 - sigmoid(table + offset) as 1 / (1 + e^table e^offset): for each level, as broad as table and offset.
+
+    ``table_odds`` (R, 1) or (R, I): e^table; offset (S, B), (S, B, I) or (1, 1, I). No exponential for each cell and
+    level.
     """
     if offset is None:
-        return list(torch.sigmoid(-table).unbind())
-    odds = lift(torch.exp(offset.clamp(max=LARGEST_LOG_ODDS)))
-    return [
-        torch.mul(odds, level).add_(1).reciprocal_() for level in torch.exp(table.clamp(max=LARGEST_LOG_ODDS)).unbind()
-    ]
+        return [(1 + level).reciprocal() for level in table_odds.unbind()]
+    by_cell = lift(odds(offset))
+    return [torch.mul(by_cell, level).add_(1).reciprocal_() for level in table_odds.unbind()]
 
 
-def offset_gradient(by_cell: Tensor, axes: int) -> Tensor | None:
-    """Return the gradient of an offset with so many axes from that of the cells (S, B, I)."""
-    return None if axes == 0 else by_cell.sum(-1) if axes == 2 else by_cell
+def part_of(by_cell: Tensor, parameter: Tensor) -> Tensor:
+    """Return what the gradient of a parameter (..., 1) or (..., I) is made of: cells (S, B, I), or their sums (S, B).
+
+    A sum over the users inside a compiled loop would run down the columns, and make all that it adds anew.
+    """
+    return by_cell.sum(-1) if parameter.shape[-1] == 1 else by_cell
+
+
+def gradient_of(parts: list[Tensor], parameter: Tensor) -> Tensor:
+    """Sum what ``part_of`` gave for each row of a parameter (R, 1) or (R, I)."""
+    return torch.stack([part.sum((0, 1)) for part in parts]).view_as(parameter)
+
+
+def offset_gradient(by_cell: Tensor, shape: torch.Size | None) -> Tensor | None:
+    """Return the gradient of an offset of that shape, if there is one, from that of the cells (S, B, I)."""
+    if shape is None:
+        return None
+    return by_cell.sum(-1) if len(shape) == 2 else by_cell.sum_to_size(shape)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
 from mnar_recsys.model.decoders.fused_linear import SumLogUnratedLinear
-from mnar_recsys.model.indexing import take
+from mnar_recsys.model.indexing import shifted, take
 from mnar_recsys.model.priors import log_half_normal
 
 
@@ -96,7 +96,7 @@ class LocationRatings(RatingDistribution):
         else:
             score, height, base = self._given, slope, intercept
         summed = SumLogUnratedLinear.apply(  # type: ignore[no-untyped-call]
-            score, height, base, slope * self.sd, offset, unrated, self._nodes, self._weights,
+            score, height, slope * self.sd, shifted(offset, base), unrated, self._nodes, self._weights,
             isinstance(self._given, Squashed),
         )  # fmt: skip
         assert isinstance(summed, Tensor)  # noqa: S101

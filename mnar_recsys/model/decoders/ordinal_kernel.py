@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mnar_recsys.model.compiled import fused
-from mnar_recsys.model.decoders.level_math import LARGEST_LOG_ODDS, offset_gradient, one_minus_pi_by_level
+from mnar_recsys.model.decoders.level_math import gradient_of, odds, offset_gradient, one_minus_pi_by_level, part_of
 from mnar_recsys.model.indexing import masked_sum
 
 
@@ -19,7 +19,8 @@ class SumLogUnratedOrdinal(torch.autograd.Function):
     u_r - u_{r+1}. Worked level by level, so that temporaries are (S, B, I) and stay in cache; the backward pass
     computes them again.
 
-    score (S, B, I), cuts (R - 1,), table (R, I), offset (S, B), (S, B, I) or None, unrated (B, I) of 0 and 1 -> (S, B).
+    score (S, B, I), cuts (R - 1,), table (R, 1) or (R, I), offset (S, B), (S, B, I), (1, 1, I) or None, unrated (B, I)
+    of 0 and 1 -> (S, B).
     """
 
     @staticmethod
@@ -28,30 +29,32 @@ class SumLogUnratedOrdinal(torch.autograd.Function):
     ) -> Tensor:
         """Return the sums."""
         ctx.save_for_backward(score, cuts, table, offset, unrated)
-        return _sums(score, cuts, table, offset, unrated)
+        return _sums(score, odds(-cuts), odds(table), offset, unrated)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
         """Return the gradients; of a cell, -p_r u_r (1 - u_r) / total for the table and offset."""
         score, cuts, table, offset, unrated = ctx.saved_tensors
-        by_score, by_cuts, by_table, by_offset = _gradients(score, cuts, table, offset, unrated, grad)
-        axes = 0 if offset is None else offset.dim()
-        return by_score, by_cuts, by_table, offset_gradient(by_offset, axes), None
+        by_score, by_cuts, by_table, by_offset = _gradients(score, odds(-cuts), odds(table), offset, unrated, grad)
+        shape = None if offset is None else offset.shape
+        return (
+            by_score, gradient_of(by_cuts, cuts), gradient_of(by_table, table), offset_gradient(by_offset, shape), None
+        )  # fmt: skip
 
 
 @fused
-def _sums(score: Tensor, cuts: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
-    total = _total(score, below_by_level(score, cuts), one_minus_pi_by_level(table, offset))
+def _sums(score: Tensor, cut_odds: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
+    total = _total(score, _below(score, cut_odds), one_minus_pi_by_level(table_odds, offset))
     return masked_sum(total.log_(), unrated)
 
 
 @fused
 def _gradients(  # noqa: PLR0917
-    score: Tensor, cuts: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of score (S, B, I), cuts (R - 1,), table (R, I) and each cell's offset (S, B, I)."""
-    below, free = below_by_level(score, cuts), one_minus_pi_by_level(table, offset)
+    score: Tensor, cut_odds: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor, grad: Tensor
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    """Return the gradients of score (S, B, I), of cuts and table (``part_of``), and of each cell's offset (S, B, I)."""
+    below, free = _below(score, cut_odds), one_minus_pi_by_level(table_odds, offset)
     share = (grad[..., None] * unrated).div_(_total(score, below, free))  # the gradient of the totals
     by_score, by_offset = torch.zeros_like(share), torch.zeros_like(share)
     by_cuts, by_table = [], []
@@ -60,21 +63,24 @@ def _gradients(  # noqa: PLR0917
         upper = below[r] * share if r < len(below) else share
         p = upper - lower
         level = torch.addcmul(p.neg(), p, u).mul_(u)  # p (u - 1) u share
-        by_table.append(level.sum((0, 1)))
+        by_table.append(part_of(level, table_odds))
         by_offset += level
         if r < len(below):
             slope = torch.addcmul(upper, upper, below[r], value=-1).mul_(u - free[r + 1])
             by_score -= slope
-            by_cuts.append(slope.sum((0, 1)).sum())
+            by_cuts.append(slope.sum(-1))
         lower = upper
-    return by_score, torch.stack(by_cuts), torch.stack(by_table), by_offset
+    return by_score, by_cuts, by_table, by_offset
 
 
 def below_by_level(score: Tensor, cuts: Tensor) -> list[Tensor]:
     """Return F of each level but the last, (S, B, I) each, as 1 / (1 + e^score e^-cut): one exponential a cell."""
-    odds = torch.exp(score.clamp(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
-    factors = torch.exp(-cuts.clamp(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)).unbind()
-    return [torch.mul(odds, factor).add_(1).reciprocal_() for factor in factors]
+    return _below(score, odds(-cuts))
+
+
+def _below(score: Tensor, cut_odds: Tensor) -> list[Tensor]:
+    by_cell = odds(score)
+    return [torch.mul(by_cell, cut).add_(1).reciprocal_() for cut in cut_odds.unbind()]
 
 
 def _total(score: Tensor, below: list[Tensor], free: list[Tensor]) -> Tensor:
@@ -88,7 +94,6 @@ def _total(score: Tensor, below: list[Tensor], free: list[Tensor]) -> Tensor:
     return total
 
 
-@fused
 def expand_log_unrated(
     score: Tensor, cuts: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -98,7 +103,14 @@ def expand_log_unrated(
     With T = sum_r p_r u_r, the derivatives of F_r by the score are -f and f (1 - 2 F), f = F (1 - F), those of u_r by
     the offset -u (1 - u) and u (1 - u) (1 - 2 u).
     """
-    below, free = below_by_level(score, cuts), one_minus_pi_by_level(table, offset)
+    return _expand(score, odds(-cuts), odds(table), offset, unrated)
+
+
+@fused
+def _expand(
+    score: Tensor, cut_odds: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor
+) -> tuple[Tensor, Tensor]:
+    below, free = _below(score, cut_odds), one_minus_pi_by_level(table_odds, offset)
     total = _total(score, below, free)
     slopes = [torch.addcmul(upper, upper, upper, value=-1) for upper in below]  # f: minus the derivative by the score
     by_score, by_score_twice = torch.zeros_like(score), torch.zeros_like(score)

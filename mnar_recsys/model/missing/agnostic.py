@@ -54,7 +54,7 @@ class Agnostic(MissingModel):
             nn.init.normal_(self.inner.weight, std=1 / math.sqrt(n_items))
             nn.init.zeros_(self.inner.bias)
 
-    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
+    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
         """Not defined for a cell alone: raise ValueError."""
         raise ValueError("the agnostic missing model needs the whole row; use row_logit")
 

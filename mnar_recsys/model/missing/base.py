@@ -53,8 +53,12 @@ class MissingModel(nn.Module, ABC):
         return take(bias if self.effect is None else bias + self.effect.of_items(), items)
 
     @abstractmethod
+    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
+        """Log-odds that ratings in rating points, broadcastable to (..., Q, I), add to the items' biases: as broad."""
+
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Logit of pi for ratings in rating points, broadcastable to (..., Q, I): same shape, broadcast over I."""
+        return self.added(ratings, items) + self.bias(items)
 
     def row_logit(self, rows: Tensor) -> Tensor:
         """Logits of pi of all cells of complete rows in rating points: (..., P) -> (..., P)."""

@@ -44,9 +44,9 @@ class Known(MissingModel):
         if self.steepness is not None:
             super().know_items(table)
 
-    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
+    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
         """Return the given log-odds at the ratings, adjusted if asked for."""
-        return self.selection(ratings) + self.bias(items)
+        return self.selection(ratings)
 
     def log_density(self, sd: float | None) -> Tensor | float:  # noqa: ARG002
         """Log density of the stored steepness, which is flat a priori."""
@@ -76,10 +76,10 @@ class KnownMap(MissingModel):
         self.register_buffer("centre", centre, persistent=False)
         self.register_buffer("unit", unit, persistent=False)
 
-    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
-        """Return the given log-odds."""
+    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
+        """Return the given log-odds; there are no biases."""
         return self.log_odds(take(self.centre, items) + take(self.unit, items) * ratings)
 
     def selection(self, ratings: Tensor) -> Tensor:
         """Return the mean log-odds of all features at these values: (R,) -> (R,)."""
-        return self.logit(ratings[:, None], slice(None)).expand(-1, len(self.centre)).mean(-1)
+        return self.added(ratings[:, None], slice(None)).expand(-1, len(self.centre)).mean(-1)

@@ -17,9 +17,9 @@ class Ignorable(MissingModel):
 
     depends_on_rating = False
 
-    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
-        """Return the biases (1, I)."""
-        return self.bias(items)[None, :]
+    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
+        """Return nothing: (1, 1)."""
+        return ratings.new_zeros(1, 1)
 
     def selection(self, ratings: Tensor) -> Tensor:
         """Return zeros: the rating adds nothing."""
@@ -49,9 +49,9 @@ class Logistic(MissingModel):
         self.centre = centre
         self.unit = scale.half_width / 2
 
-    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
-        """Return w x + b_j."""
-        return self._slope(items) * ((ratings - self.centre) / self.unit) + self.bias(items)
+    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
+        """Return w x."""
+        return self._slope(items) * ((ratings - self.centre) / self.unit)
 
     def line(self, items: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Return w in nats a rating point, and b_j where the rating is 0."""
@@ -98,9 +98,9 @@ class PerLevel(MissingModel):
         rising = nn.functional.pad(torch.cumsum(self.increments(), 0), (1, 0))
         return rising - rising.mean()
 
-    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
-        """Return w[x] + b_j."""
-        return self.selection(ratings) + self.bias(items)
+    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
+        """Return w[x]."""
+        return self.selection(ratings)
 
     def slopes(self) -> Slope:
         """Return the increments from level to level, in nats."""

@@ -20,7 +20,7 @@ class Symmetric(MissingModel):
         super().__init__(item_log_odds)
         self.n_features = n_features
 
-    def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
+    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
         """Not defined for a cell alone: raise ValueError."""
         raise ValueError(f"the missing model {type(self).__name__} needs the whole row; use row_logit")
 
