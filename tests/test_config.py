@@ -23,7 +23,7 @@ def test_yahoo_r3_preset_is_appendix_a3() -> None:
 
 def test_the_scale_decides_what_is_left_open() -> None:
     def decided(has_levels: bool, **chosen: str) -> tuple[str, str]:
-        model = ModelConfig.model_validate(chosen).resolve(has_levels=has_levels, n_ratings=50_000)
+        model = ModelConfig.model_validate(chosen).resolve(has_levels=has_levels, n_ratings=50_000, all_items=True)
         return model.decoder, model.missing
 
     assert decided(True) == ("ordinal", "per-level")
@@ -102,13 +102,14 @@ def test_any_unknown_name_is_refused(name: str) -> None:
 
 
 def test_small_logs_are_sampled_unless_a_setting_forbids_it() -> None:
-    def decided(n_ratings: int = 9_999, n_cells: int = SAMPLED_CELLS, **settings: object) -> TrainingConfig:
-        return Settings().replace(settings).resolve(has_levels=True, n_ratings=n_ratings, n_cells=n_cells).training
+    def decided(n_ratings: int = 9_999, n_users: int = SAMPLED_CELLS // 100, **settings: object) -> TrainingConfig:
+        size = {"n_ratings": n_ratings, "n_users": n_users, "n_items": 100}
+        return Settings().replace(settings).resolve(has_levels=True, **size).training
 
     assert decided().inference == "mcmc"
     assert (decided().most_steps, decided(max_steps=50).most_steps) == (200, 50)
     assert decided(inference="variational").most_steps == 20_000
-    for large in (decided(10_000), decided(n_cells=SAMPLED_CELLS + 1)):
+    for large in (decided(10_000), decided(n_users=SAMPLED_CELLS // 100 + 1)):
         assert (large.inference, large.most_steps) == ("variational", 20_000)
     for setting in ({"item_weights": "point"}, {"estimator": "sampled"}, {"missing": "agnostic"}, {"stop": "held-out"}):
         assert decided(**setting).inference == "variational"

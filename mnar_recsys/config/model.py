@@ -14,6 +14,9 @@ EstimatorName = Literal["auto", "marginal", "sampled"]
 SMALL_LOG = 10_000
 """Ratings below which a log is small: the items' weights get a posterior, the exposure sees the taste."""
 
+FEW_ITEMS = 3_000
+"""Items up to which a training step sums over all of them; of more it draws some."""
+
 
 class ModelConfig(FrozenSettings):
     """The parts of the model and their sizes (symbols of the paper in brackets)."""
@@ -54,7 +57,8 @@ class ModelConfig(FrozenSettings):
     rating stands for all values that round to it. 0 is the paper's."""
     item_weights: Literal["auto", "variational", "point"] = "auto"
     """Weights of the items, in decoder and exposure: points (the paper's), or with a Gaussian variational posterior and
-    learned prior scales. `auto`: variational below 10,000 ratings, where it has the higher held-out bound."""
+    learned prior scales. `auto`: variational below 10,000 ratings, and with a gaussian decoder where steps
+    sum over all items: there held-out users are more likely under it."""
     weight_prior_sd: float | None = Field(default=0.5, gt=0)
     """Standard deviation of a Gaussian prior on the decoder's weights (MAP); none as in the paper."""
     bias_prior_sd: float | None = Field(default=0.5, gt=0)
@@ -90,8 +94,11 @@ class ModelConfig(FrozenSettings):
     known_adjust: bool = False
     """Learn a rising affine map of the known log-odds, with a bias for each item, on top of them."""
 
-    def resolve(self, *, has_levels: bool, n_ratings: int) -> Self:
-        """Return the settings with every ``auto`` decided by the log: whether its scale has levels, and its size."""
+    def resolve(self, *, has_levels: bool, n_ratings: int, all_items: bool) -> Self:
+        """Return the settings with every ``auto`` decided.
+
+        By the log, whether its scale has levels, and its size, and by whether training steps sum over ``all_items``.
+        """
         decoder, missing = self.decoder, self.missing
         if decoder == "auto":
             decoder = "ordinal" if has_levels else "gaussian"
@@ -103,7 +110,8 @@ class ModelConfig(FrozenSettings):
         is_small = n_ratings < SMALL_LOG
         weights, sees_taste = self.item_weights, self.exposure_sees_taste
         if weights == "auto":
-            weights = "variational" if is_small else "point"
+            pays = decoder == "gaussian" and estimator == "marginal" and all_items
+            weights = "variational" if is_small or pays else "point"
         if sees_taste == "auto":
             sees_taste = is_small
         decided = {

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 from pydantic import ValidationError, model_validator
 
 from mnar_recsys.config.base import FrozenSettings
-from mnar_recsys.config.model import SMALL_LOG, ModelConfig
+from mnar_recsys.config.model import FEW_ITEMS, SMALL_LOG, ModelConfig
 from mnar_recsys.config.training import SAMPLED_CELLS, TrainingConfig
 from mnar_recsys.errors import ConfigError
 
@@ -93,18 +93,17 @@ class Settings(FrozenSettings):
 
     def resolve_for(self, log: HasSize) -> Self:
         """Return settings in which every ``auto`` is decided by a log."""
-        has_levels, n_cells = log.scale.levels is not None, log.n_users * log.n_items
-        return self.resolve(has_levels=has_levels, n_ratings=log.n_ratings, n_cells=n_cells)
+        has_levels = log.scale.levels is not None
+        return self.resolve(has_levels=has_levels, n_ratings=log.n_ratings, n_users=log.n_users, n_items=log.n_items)
 
-    def resolve(self, *, has_levels: bool, n_ratings: int, n_cells: int) -> Self:
-        """Return settings in which every ``auto`` is decided; see ``ModelConfig.resolve``.
-
-        ``n_cells``: users times items of the log.
-        """
-        model, training = self.model, self.training
+    def resolve(self, *, has_levels: bool, n_ratings: int, n_users: int, n_items: int) -> Self:
+        """Return settings in which every ``auto`` is decided by what a log is like; see ``ModelConfig.resolve``."""
+        model, training, n_cells = self.model, self.training, n_users * n_items
+        wanted = training.sampled_items
+        all_items = n_items <= FEW_ITEMS if wanted == "auto" else wanted == "all"
         if training.inference == "mcmc" and model.item_weights == "auto":
             model = model.model_copy(update={"item_weights": "variational"})
-        model = model.resolve(has_levels=has_levels, n_ratings=n_ratings)
+        model = model.resolve(has_levels=has_levels, n_ratings=n_ratings, all_items=all_items)
         decided: dict[str, Any] = {}
         if training.inference == "auto":
             is_small = n_ratings < SMALL_LOG and n_cells <= SAMPLED_CELLS

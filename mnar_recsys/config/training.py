@@ -52,7 +52,7 @@ class TrainingConfig(FrozenSettings):
     """Importance samples a held-out user."""
     sampled_items: Literal["auto", "all"] | Annotated[int, Field(ge=1)] = "auto"
     """Items of the missing-entry term in a training step: `all`, or so many, in two samples drawn anew for each step.
-    `auto`: all up to 3,000 items and where the items' weights are variational, else 400."""
+    `auto`: all up to 3,000 items and where the items' weights are variational, else 600."""
     evaluate_every: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Steps between two looks at the bound; a checkpoint is written at each. `auto`: 50, and at least a quarter of a
     pass over the users."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnar_recsys.config import ModelConfig
+from mnar_recsys.config import FEW_ITEMS, ModelConfig
 from mnar_recsys.data import RatingLog, RatingScale
 from mnar_recsys.errors import ConfigError
 from mnar_recsys.model.decoders import CategoricalDecoder, Decoder, GaussianDecoder, OrdinalDecoder, StudentTDecoder
@@ -28,7 +28,9 @@ def build_model(config: ModelConfig, log: RatingLog, seed: int) -> MnarVae:
     ConfigError
         If a part needs rating levels and the log's scale is a real interval.
     """
-    config = config.resolve(has_levels=log.scale.levels is not None, n_ratings=log.n_ratings)
+    config = config.resolve(
+        has_levels=log.scale.levels is not None, n_ratings=log.n_ratings, all_items=log.n_items <= FEW_ITEMS
+    )
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         # Layers draw their starting weights from the global generators; the fork leaves those as they were.
         torch.manual_seed(seed)

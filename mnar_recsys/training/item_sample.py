@@ -3,12 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mnar_recsys.config import Settings
+from mnar_recsys.config import FEW_ITEMS, Settings
 from mnar_recsys.errors import ConfigError
 
-# Up to so many items a step works on all of them; above, on so many.
-_FEW_ITEMS = 3000
-DEFAULT_SIZE = 400
+# So many items where there are more than FEW_ITEMS.
+DEFAULT_SIZE = 600
 # Share of the sample spread evenly over the items, whatever their popularity.
 _EVEN_SHARE = 0.5
 
@@ -95,7 +94,7 @@ def sample_size(settings: Settings, n_items: int) -> int | None:
     needs_all = (
         model.item_weights == "variational" or model.population_marginal is not None or model.missing == "agnostic"
     )
-    if wanted == "all" or (wanted == "auto" and (needs_all or n_items <= _FEW_ITEMS)):
+    if wanted == "all" or (wanted == "auto" and (needs_all or n_items <= FEW_ITEMS)):
         return None
     if needs_all:
         raise ConfigError(

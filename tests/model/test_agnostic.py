@@ -203,7 +203,7 @@ def test_neither_blocks_nor_recomputation_change_value_or_gradient(monkeypatch: 
 
 def test_the_estimator_is_decided_and_a_marginal_one_refused() -> None:
     def resolved(**settings: str) -> str:
-        return Settings().replace(settings).model.resolve(has_levels=True, n_ratings=100).estimator
+        return Settings().replace(settings).model.resolve(has_levels=True, n_ratings=100, all_items=True).estimator
 
     assert resolved() == "marginal"
     assert resolved(missing="agnostic") == "sampled"

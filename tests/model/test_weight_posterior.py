@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from mnar_recsys.config import ModelConfig, Settings
+from mnar_recsys.config import FEW_ITEMS, ModelConfig, Settings
 from mnar_recsys.data import RatingLog
 from mnar_recsys.data.simulate import simulate_ratings
 from mnar_recsys.model.build import build_model
@@ -45,9 +45,18 @@ def test_draws_have_the_posterior_moments_and_clear_restores_the_mean() -> None:
     assert posterior.draw(mean) is mean
 
 
-def test_small_logs_get_variational_weights_and_large_ones_points() -> None:
-    resolved = [ModelConfig().resolve(has_levels=True, n_ratings=n).item_weights for n in (9_999, 10_000)]
-    assert resolved == ["variational", "point"]
+def test_small_logs_get_variational_weights_and_so_do_gaussians_on_all_items() -> None:
+    def decided(n_ratings: int = 10_000, n_items: int = FEW_ITEMS, **chosen: object) -> str:
+        settings = Settings().replace(chosen)
+        return settings.resolve(has_levels=True, n_ratings=n_ratings, n_users=500, n_items=n_items).model.item_weights
+
+    assert [decided(9_999), decided()] == ["variational", "point"]
+    assert decided(decoder="student-t") == "point"
+    assert decided(decoder="gaussian") == "variational"
+    assert decided(decoder="gaussian", n_items=FEW_ITEMS + 1) == "point"
+    assert decided(decoder="gaussian", n_items=FEW_ITEMS + 1, sampled_items="all") == "variational"
+    for setting in ({"sampled_items": 100}, {"estimator": "sampled"}, {"item_weights": "point"}):
+        assert decided(decoder="gaussian", **setting) == "point"
 
 
 def test_training_moves_the_posterior_and_leaves_the_mean_in_place(log: RatingLog) -> None:

@@ -214,16 +214,16 @@ def test_folders_without_a_search(log: RatingLog, tmp_path: Path) -> None:
 def test_the_first_trial_of_every_preset_lies_in_the_space() -> None:
     for settings in PRESETS.values():
         for n_ratings in (5_000, 1_000_000):
-            resolved = settings.resolve(has_levels=True, n_ratings=n_ratings, n_cells=10**9)
+            resolved = settings.resolve(has_levels=True, n_ratings=n_ratings, n_users=10**6, n_items=10**3)
             assert search_space(resolved)
 
 
 def test_what_is_searched() -> None:
-    large = Settings().resolve(has_levels=True, n_ratings=10**6, n_cells=10**9)
+    large = Settings().resolve(has_levels=True, n_ratings=10**6, n_users=10**6, n_items=10**3)
     assert search_space(large) == SPACE
-    small = search_space(Settings().resolve(has_levels=True, n_ratings=5_000, n_cells=10**6))
+    small = search_space(Settings().resolve(has_levels=True, n_ratings=5_000, n_users=10**3, n_items=10**3))
     assert set(SPACE) - set(small) == {"weight_prior_sd", "bias_prior_sd", "exposure_prior_sd"}
-    paper = search_space(PRESETS["yahoo-r3"].resolve(has_levels=True, n_ratings=10**6, n_cells=10**9))
+    paper = search_space(PRESETS["yahoo-r3"].resolve(has_levels=True, n_ratings=10**6, n_users=10**6, n_items=10**3))
     assert set(paper) == {"latent_size", "embedding_size", "code_size", "learning_rate", "batch_size"}
     assert "latent_size" not in search_space(large, ["latent_size"])
 
@@ -240,7 +240,7 @@ def test_what_is_searched() -> None:
 )
 def test_spaces_that_are_none(space: dict[str, Range], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
-        search_space(Settings().resolve(has_levels=True, n_ratings=10**6, n_cells=10**9), space=space)
+        search_space(Settings().resolve(has_levels=True, n_ratings=10**6, n_users=10**6, n_items=10**3), space=space)
 
 
 def finished(number: int, bounds: list[float], selection: float = 1.0) -> Trial:

@@ -52,9 +52,12 @@ class MissingModel(nn.Module, ABC):
         bias = self.item_bias if self.bias_shift is None else self.item_bias + self.bias_shift
         return take(bias if self.effect is None else bias + self.effect.of_items(), items)
 
-    @abstractmethod
-    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
-        """Log-odds that ratings in rating points, broadcastable to (..., Q, I), add to the items' biases: as broad."""
+    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
+        """Log-odds that ratings in rating points, broadcastable to (..., Q, I), add to the items' biases: as broad.
+
+        ``selection``, unless items differ.
+        """
+        return self.selection(ratings)
 
     def logit(self, ratings: Tensor, items: slice | Tensor) -> Tensor:
         """Logit of pi for ratings in rating points, broadcastable to (..., Q, I): same shape, broadcast over I."""
@@ -87,7 +90,10 @@ class MissingModel(nn.Module, ABC):
 
     @abstractmethod
     def selection(self, ratings: Tensor) -> Tensor:
-        """Log-odds that the rating adds, averaged over the items: (R,) -> (R,), in nats, up to a constant."""
+        """Log-odds that the rating adds, averaged over the items: (R,) -> (R,), in nats, up to a constant.
+
+        Any shape, where it is the same for all items.
+        """
 
 
 class Slope(nn.Module):

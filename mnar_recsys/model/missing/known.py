@@ -44,16 +44,12 @@ class Known(MissingModel):
         if self.steepness is not None:
             super().know_items(table)
 
-    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
-        """Return the given log-odds at the ratings, adjusted if asked for."""
-        return self.selection(ratings)
-
     def log_density(self, sd: float | None) -> Tensor | float:  # noqa: ARG002
         """Log density of the stored steepness, which is flat a priori."""
         return 0.0 if self.steepness is None else self.steepness.log_density(None)
 
     def selection(self, ratings: Tensor) -> Tensor:
-        """Return the log-odds at the ratings, any shape."""
+        """Return the given log-odds at the ratings, adjusted if asked for: any shape."""
         given = interpolate(ratings, self.ratings, self.log_odds)
         if self.steepness is None:
             return given

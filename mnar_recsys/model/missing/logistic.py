@@ -98,10 +98,6 @@ class PerLevel(MissingModel):
         rising = nn.functional.pad(torch.cumsum(self.increments(), 0), (1, 0))
         return rising - rising.mean()
 
-    def added(self, ratings: Tensor, items: slice | Tensor) -> Tensor:  # noqa: ARG002
-        """Return w[x]."""
-        return self.selection(ratings)
-
     def slopes(self) -> Slope:
         """Return the increments from level to level, in nats."""
         return self.increments
