@@ -20,15 +20,10 @@ from mnar_recsys.config import CompileMode
 COMPILED_CELLS = 500_000_000
 """Visits of cells (draws x users x items x steps) from which compiling pays: about ten seconds without."""
 
-# Two threads gained nothing at 1,000 items and half the time at 10,000; but beside another busy process their waiting
-# for each other made steps up to a hundred times slower.
-_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {
-    "cpp.threads": 1,
-    # One loop, however long: by default what many later operations read is written to memory and read again.
-    "realize_opcount_threshold": 10_000,
-    "realize_reads_threshold": 10_000,
-    "realize_acc_reads_threshold": 10_000,
-}
+# By default what many later operations read is written to memory and read again.
+_ONE_LOOP = dict.fromkeys(
+    ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold"), 10_000
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,12 +58,14 @@ def compiling(mode: CompileMode, cell_visits: float, device: torch.device) -> It
         _active = before
 
 
-def fused(function: Callable[P, R], *, any_shape: bool = True) -> Callable[P, R]:
+def fused(function: Callable[P, R], *, any_shape: bool = True, one_loop: bool = False) -> Callable[P, R]:
     """Let a function of tensors be compiled where ``compiling`` says so.
 
     It must have the same result either way, to rounding. If the compiler fails, the plain form takes over.
 
     ``any_shape``: compile once for all shapes; if not, for each that it meets, which is faster where there is but one.
+    ``one_loop``: keep all intermediates in registers, however many, and share the loop out among torch's threads:
+    faster where all is made and read cell by cell, slower where sums over other axes would make it again.
     """
     compiled: Callable[P, R] | None = None
     broken = False
@@ -80,7 +77,7 @@ def fused(function: Callable[P, R], *, any_shape: bool = True) -> Callable[P, R]
             return function(*args, **kwargs)
         try:
             if compiled is None:
-                compiled = _compile(function, any_shape)
+                compiled = _compile(function, any_shape, one_loop)
             with _without_deprecations():
                 plain = {name: _plain(value) for name, value in kwargs.items()}
                 return compiled(*map(_plain, args), **plain)
@@ -104,10 +101,13 @@ def _plain(value: Any) -> Any:
     return value.detach() if isinstance(value, torch.Tensor) else value
 
 
-def _compile(function: Callable[P, R], any_shape: bool) -> Callable[P, R]:
+def _compile(function: Callable[P, R], any_shape: bool, one_loop: bool) -> Callable[P, R]:
     # Not before it is needed: it imports the compiler, which takes seconds.
     with _without_deprecations():
-        return torch.compile(function, dynamic=any_shape, options=_OPTIONS)
+        options: dict[str, str | int | bool | Callable[..., object]] = {"cpp.threads": 1}
+        if one_loop:
+            options = {"cpp.threads": torch.get_num_threads(), **_ONE_LOOP}
+        return torch.compile(function, dynamic=any_shape, options=options)
 
 
 @contextmanager

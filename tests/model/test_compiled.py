@@ -31,7 +31,6 @@ def gaussian(offset: Tensor | None, unrated: Tensor, S: int) -> tuple[Tensor, li
 
 def ordinal(offset: Tensor | None, unrated: Tensor, S: int) -> tuple[Tensor, list[Tensor]]:
     score, cuts, table = drawn(S, *unrated.shape), torch.tensor([-2.0, -0.5, 0.3, 2.0], requires_grad=True), drawn(5, 1)
-    table = table + drawn(unrated.shape[1], seed=3)
     return OrdinalRatings(score, cuts, LEVELS, 0.5).sum_log_unrated(table, offset, unrated), [score, cuts, table]
 
 

@@ -30,20 +30,24 @@ def drawn(*shape: int, spread: float = 1.0, seed: int = 0) -> torch.Tensor:
 def exact_sum(p: torch.Tensor, table: torch.Tensor, offset: torch.Tensor | None, unrated: torch.Tensor) -> torch.Tensor:
     """Sum of log sum_r p_r (1 - pi_r), cell by cell, in the plainest arithmetic there is."""
     S, B, R, P = p.shape
+    table = table.expand(R, P)
+    if offset is not None:
+        offset = (offset if offset.ndim == 3 else offset[..., None]).expand(S, B, P)
     total = torch.zeros(S, B, dtype=p.dtype)
     for s, b, j in itertools.product(range(S), range(B), range(P)):
-        shift = 0.0 if offset is None else offset[s, b] if offset.ndim == 2 else offset[s, b, j]
+        shift = 0.0 if offset is None else offset[s, b, j]
         stays = sum(p[s, b, r, j] / (1 + torch.exp(table[r, j] + shift)) for r in range(R))
         total[s, b] = total[s, b] + unrated[b, j] * torch.log(stays)
     return total
 
 
-@pytest.mark.parametrize("offset_shape", [None, (3, 2), (3, 2, 4)])
+@pytest.mark.parametrize("offset_shape", [None, (3, 2), (3, 2, 4), (1, 1, 4)])
+@pytest.mark.parametrize("columns", [1, 4])
 @pytest.mark.parametrize("kind", ["categorical", "ordinal"])
 def test_fused_term_and_its_gradients_are_those_of_the_plain_sum(
-    kind: str, offset_shape: tuple[int, ...] | None
+    kind: str, columns: int, offset_shape: tuple[int, ...] | None
 ) -> None:
-    table = drawn(5, 4, spread=2.0, seed=1)
+    table = drawn(5, columns, spread=2.0, seed=1)
     offset = drawn(*offset_shape, seed=2) if offset_shape else None
     unrated = torch.tensor([[1.0, 0, 1, 1], [0, 1, 1, 0]]).double()
     pull = drawn(3, 2, seed=3).detach()
@@ -93,7 +97,7 @@ def test_fused_drawn_term_and_its_gradients_are_those_of_the_soft_one_hot(offset
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("offset_shape", [None, (3, 2), (3, 2, 4)])
+@pytest.mark.parametrize("offset_shape", [None, (3, 2), (3, 2, 4), (1, 1, 4)])
 @pytest.mark.parametrize("size", [1, 4])
 def test_fused_gaussian_term_and_its_gradients_are_those_of_the_quadrature(
     size: int, offset_shape: tuple[int, ...] | None

@@ -5,6 +5,7 @@ inputs are in cache. ``RatingDistribution.log_unrated`` and ``DrawnRatings.sum_l
 plain forms that the tests hold this to.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,13 +42,13 @@ class SumLogUnrated(torch.autograd.Function):
         return by_logits, gradient_of(by_table, table), offset_gradient(by_offset, shape), None
 
 
-@fused
+@partial(fused, one_loop=True)
 def _sums(logits: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
     p = torch.softmax(logits, dim=-2).unbind(-2)
     return masked_sum(_total(p, one_minus_pi_by_level(table_odds, offset)).log_(), unrated)
 
 
-@fused
+@partial(fused, one_loop=True)
 def _gradients(
     logits: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor, grad: Tensor
 ) -> tuple[Tensor, list[Tensor], Tensor]:

@@ -1,6 +1,7 @@
 """The missing-entry term of a density around a location and a linear logit, by quadrature, with its gradient."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -64,12 +65,12 @@ def _factors(given: _Given) -> Tensor:
     return odds(given.nodes[:, None] * given.kappa)
 
 
-@fused
+@partial(fused, one_loop=True)
 def _sums(given: _Given, factors: Tensor) -> Tensor:
     return masked_sum(_total(given, factors, _place(given)).log_(), given.unrated)
 
 
-@fused
+@partial(fused, one_loop=True)
 def _gradients(given: _Given, factors: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of each cell's score and offset (S, B, I), and of height and kappa (``part_of``)."""
     place = _place(given)
@@ -89,7 +90,7 @@ def _gradients(given: _Given, factors: Tensor, grad: Tensor) -> tuple[Tensor, Te
     return by_score, by_eta, part_of(by_eta * place, given.height), part_of(by_kappa.mul_(share), given.kappa)
 
 
-@fused
+@partial(fused, one_loop=True)
 def _weight_gradients(given: _Given, factors: Tensor, grad: Tensor) -> Tensor:
     place = _place(given)
     share = (grad[..., None] * given.unrated).div_(_total(given, factors, place))

@@ -1,5 +1,6 @@
 """The missing-entry term of cumulative logits: value, gradient, and second derivatives, each in one pass."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -43,13 +44,13 @@ class SumLogUnratedOrdinal(torch.autograd.Function):
         )  # fmt: skip
 
 
-@fused
+@partial(fused, one_loop=True)
 def _sums(score: Tensor, cut_odds: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
     total = _total(score, _below(score, cut_odds), one_minus_pi_by_level(table_odds, offset))
     return masked_sum(total.log_(), unrated)
 
 
-@fused
+@partial(fused, one_loop=True)
 def _gradients(  # noqa: PLR0917
     score: Tensor, cut_odds: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor, grad: Tensor
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
@@ -106,7 +107,7 @@ def expand_log_unrated(
     return _expand(score, odds(-cuts), odds(table), offset, unrated)
 
 
-@fused
+@partial(fused, one_loop=True)
 def _expand(
     score: Tensor, cut_odds: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor
 ) -> tuple[Tensor, Tensor]:
