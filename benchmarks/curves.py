@@ -38,7 +38,8 @@ def point(name: str, sizes: dict[str, int], repeats: int, **facts: Any) -> Row:
          "estimator": "marginal", "sampled_items": KINDS[name]}
     )  # fmt: skip
     trainer = Trainer(build_model(settings.model, log, 0), log, settings, seed=0)
-    return measured(name, sizes["items"], trainer.step, repeats=repeats, **facts)
+    with trainer.compiling():
+        return measured(name, sizes["items"], trainer.step, repeats=repeats, **facts)
 
 
 def exponent(rows: list[Row]) -> float:
