@@ -19,11 +19,18 @@ from mnar_recsys.model.missing import MissingModel
 
 # Cells (S x B x I) worked on at a time: a block's temporaries then fit the processor's cache.
 BLOCK_CELLS = 250_000
+# Of many items the cache holds few users, and what a block does once an item, whatever its users, takes most of the
+# time: then up to so many users, if they have up to so many cells.
+_FEW_USERS, _LARGEST_BLOCK = 5, 1_000_000
 # Up to so many cells a step, the backward pass finds what it needs stored, some 50 to 100 bytes a cell; beyond, it
 # computes a block again, which costs a third more time, and memory does not grow with the batch.
 STORED_CELLS = 4_000_000
 
 ALL_ITEMS = slice(None)
+
+
+def _users_at_once(cells: int) -> int:
+    return max(1, BLOCK_CELLS // cells, min(_FEW_USERS, _LARGEST_BLOCK // cells))
 
 
 class MissingTerm(ABC):
@@ -40,13 +47,17 @@ class MissingTerm(ABC):
         z_x: Tensor,
         batch: UserBatch,
         noise: Tensor | None,
-        block_cells: int = BLOCK_CELLS,
+        block_cells: int | None = None,
     ) -> Tensor:
-        """Return the term of each user: taste (S, B, K), latent of the exposure (S, B, E') -> (S, B)."""
+        """Return the term of each user: taste (S, B, K), latent of the exposure (S, B, E') -> (S, B).
+
+        ``block_cells``: cells of a block, instead of the number that is fast.
+        """
         if not self.missing.depends_on_rating and self.exposure.is_absent:
             return self._constant(batch).expand(taste.shape[:-1])
         n_items = self.decoder.n_items if batch.drawn is None else len(batch.drawn)
-        size = max(1, block_cells // (taste.shape[0] * n_items))
+        cells = taste.shape[0] * n_items  # of a user
+        size = max(1, block_cells // cells) if block_cells is not None else _users_at_once(cells)
         parts = []
         for start in range(0, batch.n_users, size):
             users = slice(start, min(start + size, batch.n_users))
