@@ -22,11 +22,15 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).requires_grad_()
 
 
-def gaussian(offset: Tensor | None, unrated: Tensor, S: int) -> tuple[Tensor, list[Tensor]]:
+def gaussian(offset: Tensor | None, unrated: Tensor, S: int, *, by_item: bool = False) -> tuple[Tensor, list[Tensor]]:
     B, I = unrated.shape  # noqa: E741
-    mean, slope, intercept = drawn(S, B, I), drawn(1, seed=1), drawn(I, seed=2)
+    mean, slope, intercept = drawn(S, B, I), drawn(I if by_item else 1, seed=1), drawn(I, seed=2)
     cells = GaussianRatings(mean, torch.tensor([0.8]), gauss_hermite(8))
     return cells.sum_log_unrated_linear(slope, intercept, offset, unrated), [mean, slope, intercept]
+
+
+def gaussian_by_item(offset: Tensor | None, unrated: Tensor, S: int) -> tuple[Tensor, list[Tensor]]:
+    return gaussian(offset, unrated, S, by_item=True)
 
 
 def ordinal(offset: Tensor | None, unrated: Tensor, S: int) -> tuple[Tensor, list[Tensor]]:
@@ -42,7 +46,7 @@ def categorical(offset: Tensor | None, unrated: Tensor, S: int) -> tuple[Tensor,
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("term", [gaussian, ordinal, categorical])
+@pytest.mark.parametrize("term", [gaussian, gaussian_by_item, ordinal, categorical])
 def test_compiled_terms_and_their_gradients_are_the_plain_ones(term: Callable[..., Any]) -> None:
     generator = torch.Generator().manual_seed(9)
     for number, (S, B, I, has_offset) in enumerate([(3, 4, 37, True), (2, 7, 50, True), (2, 7, 50, False)]):  # noqa: E741
