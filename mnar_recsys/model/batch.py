@@ -13,17 +13,22 @@ from torch.nn.functional import embedding, pad
 from mnar_recsys.data import RatingLog
 from mnar_recsys.data.eligible import EligibleCells, row_entries
 
+# Users with fewer ratings are padded to so many: small products cost a call each, whatever their size.
+_SMALLEST_BUCKET = 16
+
 
 @dataclass(frozen=True)
-class _Bucket:
-    """Users with about as many ratings, padded to the same number m."""
+class _Buckets:
+    """Users with about as many ratings, padded to the same number m: b users in each of several buckets."""
 
+    sizes: list[tuple[int, int]]
+    """(b, m) of each bucket"""
     users: Tensor
-    """(b,) rows of the batch"""
+    """rows of the batch, one bucket after the other; users without ratings are in none"""
     pairs: Tensor
-    """(b, m) positions of their pairs; padding repeats position 0"""
-    valid: Tensor
-    """(number of true pairs,) their places in the flattened (b, m)"""
+    """positions of their pairs, m for each user; padding repeats position 0"""
+    place: Tensor
+    """(n,) where each pair stands in ``pairs``"""
 
 
 @dataclass(frozen=True)
@@ -147,40 +152,46 @@ class UserBatch:
         """Inner products of each pair's user and item: z (S, B, K), weight (C, P, K) -> (S, C, n).
 
         One matrix product a bucket of users. A gather of z for each pair would move S x K numbers a pair, and one
-        small product a pair or a user drowns in call overhead.
+        small product a pair or a user drowns in call overhead; so do gathers for each bucket.
         """
         S, _, K = z.shape
         C, P, _ = weight.shape
-        flat_weight = weight.transpose(0, 1).reshape(P, C * K)
-        by_user = z.permute(1, 2, 0)  # (B, K, S)
-        buckets, order = self._buckets
-        if not buckets:
+        if not len(self.rows):
             return z.new_zeros(S, C, 0)
+        buckets = self._buckets
+        item_rows = embedding(self.items[buckets.pairs], weight.transpose(0, 1).reshape(P, C * K))
+        by_user = z.permute(1, 2, 0).index_select(0, buckets.users)  # (users, K, S)
         parts = []
-        for bucket in buckets:
-            b, m = bucket.pairs.shape
-            item_rows = embedding(self.items[bucket.pairs], flat_weight).view(b, m * C, K)
-            products = torch.bmm(item_rows, by_user.index_select(0, bucket.users))  # (b, m * C, S)
-            parts.append(products.view(b * m, C, S).index_select(0, bucket.valid))
-        return torch.cat(parts).index_select(0, order).permute(2, 1, 0)
+        for (b, m), rows, tastes in zip(
+            buckets.sizes,
+            torch.split(item_rows, [b * m for b, m in buckets.sizes]),
+            torch.split(by_user, [b for b, _ in buckets.sizes]),
+            strict=True,
+        ):
+            products = torch.bmm(rows.view(b, m * C, K), tastes)  # (b, m * C, S)
+            parts.append(products.view(b * m, C, S))
+        return torch.cat(parts).index_select(0, buckets.place).permute(2, 1, 0)
 
     @cached_property
-    def _buckets(self) -> tuple[list[_Bucket], Tensor]:
-        """Users grouped by the power of two above their count, and the order that restores the pairs."""
-        device = self.rows.device
+    def _buckets(self) -> _Buckets:
+        """Users grouped by the power of two above their count."""
         starts = np.cumsum(self.counts) - self.counts
-        width = 2 ** np.ceil(np.log2(np.maximum(self.counts, 1))).astype(np.int64)
+        width = np.maximum(2 ** np.ceil(np.log2(np.maximum(self.counts, 1))).astype(np.int64), _SMALLEST_BUCKET)
         width[self.counts == 0] = 0
-        buckets, positions = [], []
+        sizes, users, padded = [], [], []
+        place = np.empty(len(self.rows), dtype=np.int64)
+        done = 0
         for m in np.unique(width[width > 0]):
-            users = np.flatnonzero(width == m)
-            valid = np.arange(m) < self.counts[users][:, None]
-            pairs = np.where(valid, starts[users][:, None] + np.arange(m), 0)
-            positions.append(pairs[valid])
-            tensors = (torch.from_numpy(array).to(device) for array in (users, pairs, np.flatnonzero(valid)))
-            buckets.append(_Bucket(*tensors))
-        order = np.argsort(np.concatenate(positions)) if positions else np.zeros(0, dtype=np.int64)
-        return buckets, torch.from_numpy(order).to(device)
+            members = np.flatnonzero(width == m)
+            is_pair = np.arange(m) < self.counts[members][:, None]
+            pairs = np.where(is_pair, starts[members][:, None] + np.arange(m), 0)
+            place[pairs[is_pair]] = done + np.flatnonzero(is_pair)
+            sizes.append((len(members), int(m)))
+            users.append(members)
+            padded.append(pairs.ravel())
+            done += pairs.size
+        found = (np.concatenate(users), np.concatenate(padded), place)
+        return _Buckets(sizes, *(torch.from_numpy(array).to(self.rows.device) for array in found))
 
 
 def make_batch(log: RatingLog, users: NDArray[np.integer], device: torch.device | None = None) -> UserBatch:

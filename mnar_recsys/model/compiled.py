@@ -9,13 +9,14 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from mnar_recsys.config import CompileMode
+from mnar_recsys.model.heap import keeping_freed_memory
 
 COMPILED_CELLS = 500_000_000
 """Visits of cells (draws x users x items x steps) from which compiling pays: about ten seconds without."""
@@ -35,6 +36,8 @@ _active = False
 def compiling(mode: CompileMode, cell_visits: float, device: torch.device) -> Iterator[None]:
     """Let fused functions be compiled while the block runs, if that is wanted and pays, or is so already.
 
+    Long work on the CPU also keeps the memory that it frees (``keeping_freed_memory``), compiled or not.
+
     Parameters
     ----------
     mode : {"auto", "on", "off"}
@@ -47,10 +50,11 @@ def compiling(mode: CompileMode, cell_visits: float, device: torch.device) -> It
     """
     global _active  # noqa: PLW0603 - which of two equal forms runs is a matter of the process, not of a model
     before = _active
-    pays = device.type == "cpu" and cell_visits >= COMPILED_CELLS and _has_compiler()
-    _active = mode == "on" or (mode == "auto" and (pays or before))
+    is_long = device.type == "cpu" and cell_visits >= COMPILED_CELLS
+    _active = mode == "on" or (mode == "auto" and ((is_long and _has_compiler()) or before))
     try:
-        yield
+        with keeping_freed_memory() if is_long else nullcontext():
+            yield
     finally:
         if _active and not before:
             # A function is compiled for a few shapes only; the next log has others. The disk still has them all.

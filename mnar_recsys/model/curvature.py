@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from mnar_recsys.model.batch import UserBatch
-from mnar_recsys.model.indexing import lift
 from mnar_recsys.model.missing_term import BLOCK_CELLS, CellTerm, log_mask
 from mnar_recsys.model.mnar_vae import MnarVae
 
@@ -80,20 +79,21 @@ class Curvature:
         n_natural = self._n_natural if estimator.missing.depends_on_rating else 0
         if n_natural:
             parts.append(estimator.decoder.natural(taste, items).squeeze(0).transpose(0, 1))  # (C, b, I)
-        offset = self._model.exposure.cells(z_x, items)
-        if offset is not None:
-            parts.append(lift(offset).expand(-1, *unrated.shape))
+        offset = self._model.exposure.biased_cells(z_x, items, estimator.missing.bias(items))
+        moves = not self._model.exposure.is_absent
+        if moves:
+            parts.append(offset)
 
         def term(predictors: Tensor) -> Tensor:  # of S points: (S, L, b, I)
             natural = predictors[:, :n_natural].transpose(1, 2) if n_natural else None
-            return estimator.given(natural, None if offset is None else predictors[:, -1], None, unrated, items)
+            return estimator.given(natural, predictors[:, -1] if moves else offset, None, unrated, items)
 
         first = 0 if n_natural else self._n_natural
         predictors = torch.cat(parts)
         known = None
         if n_natural:
             natural = predictors[None, :n_natural].transpose(1, 2)
-            known = estimator.expand(natural, None if offset is None else predictors[None, -1], unrated, items)
+            known = estimator.expand(natural, predictors[None, -1] if moves else None, unrated, items)
         total.add_cells(first, users, *(known or _derivatives(term, predictors)), items)
 
     def _add_pairs(self, total: "_Sum", z: Tensor, batch: UserBatch) -> None:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from mnar_recsys.data import FeatureTable
+from mnar_recsys.model.affine import affine
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.features import ItemEffect
-from mnar_recsys.model.indexing import sum_items, take
+from mnar_recsys.model.indexing import shifted, sum_items, take
 from mnar_recsys.model.weight_posterior import WeightPosterior
 
 _INITIAL_LOG_ACTIVITY_SD = -0.5
@@ -62,12 +63,20 @@ class Exposure(nn.Module):
 
     def cells(self, z: Tensor, items: slice | Tensor = slice(None)) -> Tensor | None:
         """Offset of every cell of a block: (S, B, E') -> (S, B, I), (S, B) if it is the same for all items, or None."""
-        activity = self._activity(z)
-        weight = self.current()
-        if weight is None:
-            return activity
-        cells = z[..., : self.size] @ take(weight, items, dim=0).T
-        return cells if activity is None else cells + activity[..., None]
+        return self._activity(z) if self.weight is None else self._products(z, items, None)
+
+    def biased_cells(self, z: Tensor, items: slice | Tensor, bias: Tensor) -> Tensor:
+        """``cells`` plus the items' biases (I,): (S, B, I), or (1, 1, I) if it is the same for all users."""
+        return shifted(self._activity(z), bias) if self.weight is None else self._products(z, items, bias)
+
+    def _products(self, z: Tensor, items: slice | Tensor, bias: Tensor | None) -> Tensor:
+        weight, activity, seen = self.current(), self._activity(z), z[..., : self.size]
+        assert weight is not None  # noqa: S101
+        weight = take(weight, items, dim=0)
+        if activity is not None:
+            seen = torch.cat([seen, activity[..., None]], dim=-1)
+            weight = nn.functional.pad(weight, (0, 1), value=1.0)
+        return affine(seen, weight, bias)
 
     def pairs(self, z: Tensor, batch: UserBatch) -> Tensor | None:
         """Offset of the pairs of a batch: (S, B, E') -> (S, n)."""

@@ -14,23 +14,16 @@ from torch.utils.checkpoint import checkpoint
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.decoders import Decoder, RatingDistribution
 from mnar_recsys.model.exposure import Exposure
-from mnar_recsys.model.indexing import lift, masked_sum, shifted, take
+from mnar_recsys.model.indexing import lift, masked_sum, take
 from mnar_recsys.model.missing import MissingModel
 
-# Cells (S x B x I) worked on at a time: a block's temporaries then fit the processor's cache.
-BLOCK_CELLS = 250_000
-# Of many items the cache holds few users, and what a block does once an item, whatever its users, takes most of the
-# time: then up to so many users, if they have up to so many cells.
-_FEW_USERS, _LARGEST_BLOCK = 5, 1_000_000
+# Cells (S x B x I) worked on at a time: of fewer, calls take as long as what they do; of more, memory grows.
+BLOCK_CELLS = 1_000_000
 # Up to so many cells a step, the backward pass finds what it needs stored, some 50 to 100 bytes a cell; beyond, it
 # computes a block again, which costs a third more time, and memory does not grow with the batch.
 STORED_CELLS = 4_000_000
 
 ALL_ITEMS = slice(None)
-
-
-def _users_at_once(cells: int) -> int:
-    return max(1, BLOCK_CELLS // cells, min(_FEW_USERS, _LARGEST_BLOCK // cells))
 
 
 class MissingTerm(ABC):
@@ -47,7 +40,7 @@ class MissingTerm(ABC):
         z_x: Tensor,
         batch: UserBatch,
         noise: Tensor | None,
-        block_cells: int | None = None,
+        block_cells: int = BLOCK_CELLS,
     ) -> Tensor:
         """Return the term of each user: taste (S, B, K), latent of the exposure (S, B, E') -> (S, B).
 
@@ -57,7 +50,7 @@ class MissingTerm(ABC):
             return self._constant(batch).expand(taste.shape[:-1])
         n_items = self.decoder.n_items if batch.drawn is None else len(batch.drawn)
         cells = taste.shape[0] * n_items  # of a user
-        size = max(1, block_cells // cells) if block_cells is not None else _users_at_once(cells)
+        size = max(1, block_cells // cells)
         parts = []
         for start in range(0, batch.n_users, size):
             users = slice(start, min(start + size, batch.n_users))
@@ -96,24 +89,25 @@ class CellTerm(MissingTerm):
         unrated = batch.unrated(self.decoder.n_items)
         items = ALL_ITEMS if batch.drawn is None else batch.drawn
         natural = self.decoder.natural(taste, items) if self.missing.depends_on_rating else None
-        return self.given(natural, self.exposure.cells(z_x, items), noise, unrated, items)
+        offset = self.exposure.biased_cells(z_x, items, self.missing.bias(items))
+        return self.given(natural, offset, noise, unrated, items)
 
     def given(
         self,
         natural: Tensor | None,
-        offset: Tensor | None,
+        offset: Tensor,
         noise: Tensor | None,
         unrated: Tensor,
         items: slice | Tensor,
     ) -> Tensor:
         """Return the term of a block, given all that z decides of its cells: (S, B).
 
-        ``natural`` (S, B, C, I) parameters of the decoder, None if the mask does not depend on the rating.
+        ``natural`` (S, B, C, I) parameters of the decoder, None if the mask does not depend on the rating; ``offset``
+        (S, B, I) or (1, 1, I): log-odds of rating that are not the rating's, items' biases and exposure.
         """
         if natural is not None:
             return self.sum_log_unrated(self.decoder.distribution(natural, items), offset, noise, unrated, items)
-        logit = self.missing.logit(self.missing.bias(), items).squeeze(0)
-        return masked_sum(logsigmoid(-(logit if offset is None else logit + lift(offset))), unrated)
+        return masked_sum(logsigmoid(-offset), unrated)
 
     def expand(
         self,
@@ -124,7 +118,8 @@ class CellTerm(MissingTerm):
     ) -> tuple[Tensor, Tensor] | None:
         """Return the derivatives of each cell's part of ``given``, if they are known, for one draw of z.
 
-        ``natural`` (1, B, C, I), ``offset`` (1, B, I): see ``RatingDistribution.expand_log_unrated``.
+        ``natural`` (1, B, C, I), ``offset`` (1, B, I) as in ``given``, or None if it is the same for all users: see
+        ``RatingDistribution.expand_log_unrated``.
         """
         return None
 
@@ -132,7 +127,7 @@ class CellTerm(MissingTerm):
     def sum_log_unrated(
         self,
         cells: RatingDistribution,
-        offset: Tensor | None,
+        offset: Tensor,
         noise: Tensor | None,
         unrated: Tensor,
         items: slice | Tensor,
@@ -150,7 +145,7 @@ class Marginal(CellTerm):
     def sum_log_unrated(
         self,
         cells: RatingDistribution,
-        offset: Tensor | None,
+        offset: Tensor,
         noise: Tensor | None,  # noqa: ARG002
         unrated: Tensor,
         items: slice | Tensor,
@@ -159,16 +154,15 @@ class Marginal(CellTerm):
         line = self.missing.line(items)
         if line is not None:
             return cells.sum_log_unrated_linear(*line, offset, unrated)
-        # The biases go with the offset: what is left is one number a level, whose gradient is a sum over all cells.
-        added, bias = self.missing.added(cells.support, items), self.missing.bias(items)
-        return cells.sum_log_unrated(added, shifted(offset, bias), unrated)
+        return cells.sum_log_unrated(self.missing.added(cells.support, items), offset, unrated)
 
     def expand(
         self, natural: Tensor, offset: Tensor | None, unrated: Tensor, items: slice | Tensor
     ) -> tuple[Tensor, Tensor] | None:
         """Return the derivatives where the decoder knows them."""
         cells = self.decoder.distribution(natural, items)
-        return cells.expand_log_unrated(self.missing.logit(cells.support, items), offset, unrated)
+        added = self.missing.logit if offset is None else self.missing.added
+        return cells.expand_log_unrated(added(cells.support, items), offset, unrated)
 
 
 class Sampled(CellTerm):
@@ -177,7 +171,7 @@ class Sampled(CellTerm):
     def sum_log_unrated(
         self,
         cells: RatingDistribution,
-        offset: Tensor | None,
+        offset: Tensor,
         noise: Tensor | None,
         unrated: Tensor,
         items: slice | Tensor,
@@ -186,7 +180,7 @@ class Sampled(CellTerm):
         if noise is None:
             raise ValueError("the sampled estimator needs noise")
         drawn = cells.draw(noise)
-        return drawn.sum_log_unrated(self.missing.logit(drawn.support, items), offset, unrated)
+        return drawn.sum_log_unrated(self.missing.added(drawn.support, items), offset, unrated)
 
 
 class SampledRow(MissingTerm):

@@ -83,7 +83,7 @@ class Stepper:
         groups = [{"params": learned, "lr": rate}]
         if steep:
             groups.append({"params": steep, "lr": self.config.slope_rate * rate})
-        return (Adam(groups), *([SparseAdam(by_row, lr=rate)] if by_row else []))
+        return (Adam(groups, fused=True), *([SparseAdam(by_row, lr=rate)] if by_row else []))
 
     def step(self, number: int, users: NDArray[np.int64]) -> BoundTerms:
         """Make update ``number`` on a batch of users; return the terms of the bound before it.

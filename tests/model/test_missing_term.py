@@ -136,7 +136,7 @@ def test_a_linear_logit_is_its_line(missing: str) -> None:
     part = tiny_model(log_of(random_matrix(7, 5, seed=2)), missing=missing).missing
     ratings = torch.tensor([1.0, 2.5, 3.0])[:, None]
     slope, intercept = part.line(slice(None))
-    torch.testing.assert_close(slope * ratings + intercept, part.logit(ratings, slice(None)))
+    torch.testing.assert_close(slope * ratings + intercept, part.added(ratings, slice(None)))
 
 
 @pytest.mark.parametrize("with_offset", [True, False])

@@ -11,7 +11,7 @@ from mnar_recsys.model import latent
 from mnar_recsys.model.batch import UserBatch, make_batch
 from mnar_recsys.model.bound import effective_sample_size
 from mnar_recsys.model.decoders import OrdinalRatings
-from mnar_recsys.model.decoders.ordinal_kernel import SumLogUnratedOrdinal, expand_log_unrated
+from mnar_recsys.model.decoders.ordinal_kernel import expand_log_unrated, sum_log_unrated_ordinal
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.proposal import propose, weighted_draws
 from mnar_recsys.prediction.posterior import quasi_normal
@@ -83,7 +83,7 @@ def test_the_ordinal_derivatives_are_those_of_the_term(has_offset: bool) -> None
 
     def term(*given: Tensor) -> Tensor:
         offset = given[1] if has_offset else None
-        return SumLogUnratedOrdinal.apply(given[0], cuts, table, offset, unrated)
+        return sum_log_unrated_ordinal(given[0], cuts, table, offset, unrated)
 
     def plain(*given: Tensor) -> Tensor:  # twice differentiable
         free = torch.sigmoid(-(table if not has_offset else table + given[1].unsqueeze(-2)))  # (1, B, R, I)

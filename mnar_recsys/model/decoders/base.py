@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from mnar_recsys.data import FeatureTable
+from mnar_recsys.model.affine import affine
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.features import ItemEffect
 from mnar_recsys.model.indexing import lift, masked_sum, sum_items, take
@@ -79,7 +80,7 @@ class RatingDistribution(ABC):
     def sum_log_unrated_linear(
         self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
     ) -> Tensor:
-        """``sum_log_unrated`` of the logit slope * x + intercept, x in rating points: (1,) or (I,), (I,) -> (S, B)."""
+        """``sum_log_unrated`` of the logit slope * x + intercept, x in rating points; both (1,) or (I,): (S, B)."""
         return self.sum_log_unrated(slope * self.support + intercept, offset, unrated)
 
     @abstractmethod
@@ -205,7 +206,7 @@ class Decoder(nn.Module, ABC):
         """Return the natural parameters of every user and item of a block: z (S, B, K) -> (S, B, C, I)."""
         weight, bias = (take(values, items, dim=1) for values in self.current())
         channels, n_items, _ = weight.shape
-        natural = linear(z, weight.flatten(0, 1), bias.flatten())  # (S, B, C * I)
+        natural = affine(z, weight.flatten(0, 1), bias.flatten())  # (S, B, C * I)
         return natural.view(*z.shape[:-1], channels, n_items)
 
     def pairs(self, z: Tensor, batch: UserBatch) -> RatingDistribution:

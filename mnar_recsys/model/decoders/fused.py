@@ -14,32 +14,31 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
 from mnar_recsys.model.compiled import fused
-from mnar_recsys.model.decoders.level_math import gradient_of, odds, offset_gradient, one_minus_pi_by_level, part_of
+from mnar_recsys.model.decoders.known_gradient import with_gradient
+from mnar_recsys.model.decoders.level_math import (
+    odds,
+    offset_gradient,
+    one_minus_pi_by_level,
+    part_of,
+    part_of_offset,
+)
 from mnar_recsys.model.indexing import lift, masked_sum
 
 
-class SumLogUnrated(torch.autograd.Function):
+def sum_log_unrated_levels(logits: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
     """sum_j unrated_j log sum_r p_r(j) (1 - pi_r(j)), with p = softmax(logits) and pi = sigmoid(table + offset).
 
     logits (S, B, R, I), table (R, 1) or (R, I), offset (S, B), (S, B, I), (1, 1, I) or None, unrated (B, I) of 0 and 1
-    -> (S, B). With q_r = p_r (1 - pi_r) / sum_r p_r (1 - pi_r), the gradients of a cell are q - p for its logits and
-    -q pi for table and offset; the backward pass computes them anew.
+    -> (S, B). With q_r = p_r (1 - pi_r) / sum_r p_r (1 - pi_r), the derivatives of a cell are q - p by its logits and
+    -q pi by table and offset.
     """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
-        """Return the sums."""
-        ctx.save_for_backward(logits, table, offset, unrated)
-        return _sums(logits, odds(table), offset, unrated)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        """Return the gradients."""
-        logits, table, offset, unrated = ctx.saved_tensors
-        by_logits, by_table, by_offset = _gradients(logits, odds(table), offset, unrated, grad)
-        shape = None if offset is None else offset.shape
-        return by_logits, gradient_of(by_table, table), offset_gradient(by_offset, shape), None
+    is_differentiable = torch.is_grad_enabled()
+    with torch.no_grad():
+        table_odds = odds(table)
+        if not is_differentiable:
+            return _sums(logits, table_odds, offset, unrated)
+        sums, by_logits, by_table, by_offset = _with_gradients(logits, table_odds, offset, unrated)
+    return with_gradient(sums, (logits, by_logits), (table, by_table), (offset, by_offset))
 
 
 @partial(fused, one_loop=True)
@@ -49,21 +48,22 @@ def _sums(logits: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Te
 
 
 @partial(fused, one_loop=True)
-def _gradients(
-    logits: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor, grad: Tensor
-) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Return the gradients of logits (S, B, R, I), the table (``part_of``) and each cell's offset (S, B, I)."""
+def _with_gradients(
+    logits: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor
+) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
+    """Return the sums and their derivatives by logits, table and offset: see ``with_gradient``."""
     p, free = torch.softmax(logits, dim=-2), one_minus_pi_by_level(table_odds, offset)
-    by_cell = grad[..., None] * unrated
-    share = by_cell / _total(p.unbind(-2), free)
+    total = _total(p.unbind(-2), free)
+    share = unrated / total
     by_logits, by_table, by_offset = [], [], torch.zeros_like(share)
     for level, u in zip(p.unbind(-2), free, strict=True):
         q = (level * u).mul_(share)
-        by_logits.append(torch.addcmul(q, level, by_cell, value=-1))
+        by_logits.append(torch.addcmul(q, level, unrated, value=-1))
         pulled = q.mul_(u - 1)  # -q pi
         by_table.append(part_of(pulled, table_odds))
         by_offset += pulled
-    return torch.stack(by_logits, dim=-2), by_table, by_offset
+    sums = masked_sum(total.log_(), unrated)
+    return sums, torch.stack(by_logits, dim=-2), by_table, part_of_offset(by_offset, offset)
 
 
 def _total(p: tuple[Tensor, ...], free: list[Tensor]) -> Tensor:

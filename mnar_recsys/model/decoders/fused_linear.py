@@ -6,63 +6,51 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mnar_recsys.model.compiled import fused
-from mnar_recsys.model.decoders.level_math import gradient_of, odds, offset_gradient, part_of
-from mnar_recsys.model.indexing import masked_sum
+from mnar_recsys.model.decoders.known_gradient import with_gradient
+from mnar_recsys.model.decoders.level_math import odds, part_of, part_of_offset
+from mnar_recsys.model.indexing import lift, masked_sum
 
 
 class _Given(NamedTuple):
-    """The arguments of ``SumLogUnratedLinear``."""
+    """The arguments of ``sum_log_unrated_linear``."""
 
     score: Tensor
     height: Tensor
+    base: Tensor
     kappa: Tensor
-    offset: Tensor
+    offset: Tensor | None
     unrated: Tensor
     nodes: Tensor
     weights: Tensor
     is_squashed: bool
 
 
-class SumLogUnratedLinear(torch.autograd.Function):
+def sum_log_unrated_linear(*arguments: Any) -> Tensor:
     """sum_j unrated_j log sum_q omega_q v_q with v_q = 1 - sigmoid(eta + kappa t_q).
 
-    The nodes of the quadrature are t, their weights omega; eta = height * sigmoid(score) + offset is the logit of pi at
-    the rating's location (height * score + offset if not ``is_squashed``), kappa the slope times its spread. Since v_q
-    is 1 / (1 + e^eta e^(kappa t_q)), a cell needs one exponential, not one a node, and nothing the size of (S, B, Q, I)
-    is made. The derivative of the sum over q by eta is -sum omega v (1 - v), by kappa -sum omega t v (1 - v), by a
-    weight v_q. The backward pass computes v again: it takes less time than to store it.
+    The nodes of the quadrature are t, their weights omega; eta = height * sigmoid(score) + base + offset is the logit
+    of pi at the rating's location (with the score as it is if not ``is_squashed``), kappa the slope times its spread.
+    Since v_q is 1 / (1 + e^eta e^(kappa t_q)), a cell needs one exponential, not one a node, and nothing the size of
+    (S, B, Q, I) is made. The derivative of the sum over q by eta is -sum omega v (1 - v), by kappa
+    -sum omega t v (1 - v), by a weight v_q.
 
-    score (S, B, I); height, kappa (1,) or (I,); offset (S, B, I) or (1, 1, I); unrated (B, I) of 0 and 1; nodes and
-    weights (Q,) -> (S, B).
+    score (S, B, I); height, base, kappa (1,) or (I,); offset (S, B), (S, B, I), (1, 1, I) or None; unrated (B, I), how
+    many unknown ratings each cell stands for; nodes and weights (Q,); is_squashed -> (S, B).
     """
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        """Return the sums."""
-        given = _Given(*arguments)
-        ctx.save_for_backward(*given[:-1])
-        ctx.is_squashed = given.is_squashed
-        return _sums(given, _factors(given))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients."""
-        given = _Given._make([*ctx.saved_tensors, ctx.is_squashed])
-        by_score, by_offset, by_height, by_kappa = _gradients(given, _factors(given), grad)
-        by_weights = _weight_gradients(given, _factors(given), grad) if ctx.needs_input_grad[6] else None
-        return (
-            by_score, gradient_of([by_height], given.height), gradient_of([by_kappa], given.kappa),
-            offset_gradient(by_offset, given.offset.shape), None, None, by_weights, None,
-        )  # fmt: skip
-
-
-def _factors(given: _Given) -> Tensor:
-    """Return e^(kappa t) of each node, (Q, 1) or (Q, I)."""
-    return odds(given.nodes[:, None] * given.kappa)
+    given = _Given(*arguments)
+    is_differentiable = torch.is_grad_enabled()
+    with torch.no_grad():
+        factors = odds(given.nodes[:, None] * given.kappa)  # e^(kappa t) of each node, (Q, 1) or (Q, I)
+        if not is_differentiable:
+            return _sums(given, factors)
+        sums, by_score, by_height, by_base, by_kappa, by_offset = _with_gradients(given, factors)
+        by_weights = _by_weights(given, factors) if given.weights.requires_grad else []
+    return with_gradient(
+        sums, (given.score, by_score), (given.height, by_height), (given.base, by_base), (given.kappa, by_kappa),
+        (given.offset, by_offset), (given.weights, by_weights),
+    )  # fmt: skip
 
 
 @partial(fused, one_loop=True)
@@ -71,8 +59,8 @@ def _sums(given: _Given, factors: Tensor) -> Tensor:
 
 
 @partial(fused, one_loop=True)
-def _gradients(given: _Given, factors: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of each cell's score and offset (S, B, I), and of height and kappa (``part_of``)."""
+def _with_gradients(given: _Given, factors: Tensor) -> tuple[Tensor, ...]:
+    """Return the sums and their derivatives by score, height, base, kappa and offset: see ``with_gradient``."""
     place = _place(given)
     total = _tiny_like(place)
     by_eta, by_kappa = torch.zeros_like(place), torch.zeros_like(place)
@@ -82,19 +70,25 @@ def _gradients(given: _Given, factors: Tensor, grad: Tensor) -> tuple[Tensor, Te
         slope = stays.addcmul_(stays, stays, value=-1)  # v (1 - v)
         by_eta.addcmul_(slope, weight, value=-1)
         by_kappa.addcmul_(slope, weight * node, value=-1)
-    share = (grad[..., None] * given.unrated).div_(total)
+    share = given.unrated / total
     by_eta.mul_(share)
     by_score = by_eta * given.height
     if given.is_squashed:
         by_score = by_score.mul_(torch.addcmul(place, place, place, value=-1))
-    return by_score, by_eta, part_of(by_eta * place, given.height), part_of(by_kappa.mul_(share), given.kappa)
+    by_parameters = (
+        part_of(by_eta * place, given.height),
+        part_of(by_eta, given.base),
+        part_of(by_kappa.mul_(share), given.kappa),
+    )
+    return masked_sum(total.log_(), given.unrated), by_score, *by_parameters, part_of_offset(by_eta, given.offset)
 
 
 @partial(fused, one_loop=True)
-def _weight_gradients(given: _Given, factors: Tensor, grad: Tensor) -> Tensor:
+def _by_weights(given: _Given, factors: Tensor) -> list[Tensor]:
+    """Return the derivatives of the sums by the weight of each node, (S, B) each."""
     place = _place(given)
-    share = (grad[..., None] * given.unrated).div_(_total(given, factors, place))
-    return torch.stack([stays.mul_(share).sum() for stays in _stays(given, factors, place)])
+    share = given.unrated / _total(given, factors, place)
+    return [stays.mul_(share).sum(-1) for stays in _stays(given, factors, place)]
 
 
 def _place(given: _Given) -> Tensor:
@@ -111,7 +105,8 @@ def _total(given: _Given, factors: Tensor, place: Tensor) -> Tensor:
 
 def _stays(given: _Given, factors: Tensor, place: Tensor) -> Iterator[Tensor]:
     """Yield v of each node, (S, B, I), free to be changed."""
-    by_cell = odds(torch.addcmul(given.offset, given.height, place))
+    eta = torch.addcmul(given.base, given.height, place)
+    by_cell = odds(eta if given.offset is None else eta.add_(lift(given.offset)))
     for factor in factors.unbind():
         yield torch.mul(by_cell, factor).add_(1).reciprocal_()
 

@@ -41,17 +41,17 @@ def one_minus_pi_by_level(table_odds: Tensor, offset: Tensor | None) -> list[Ten
     return [torch.mul(by_cell, level).add_(1).reciprocal_() for level in table_odds.unbind()]
 
 
-def part_of(by_cell: Tensor, parameter: Tensor) -> Tensor:
-    """Return what the gradient of a parameter (..., 1) or (..., I) is made of: cells (S, B, I), or their sums (S, B).
+def part_of(by_cell: Tensor, tensor: Tensor) -> Tensor:
+    """Return what ``with_gradient`` wants of a tensor (..., 1) or (..., I): cells (S, B, I), or their sums (S, B).
 
     A sum over the users inside a compiled loop would run down the columns, and make all that it adds anew.
     """
-    return by_cell.sum(-1) if parameter.shape[-1] == 1 else by_cell
+    return by_cell.sum(-1) if tensor.shape[-1] == 1 else by_cell
 
 
-def gradient_of(parts: list[Tensor], parameter: Tensor) -> Tensor:
-    """Sum what ``part_of`` gave for each row of a parameter (R, 1) or (R, I)."""
-    return torch.stack([part.sum((0, 1)) for part in parts]).view_as(parameter)
+def part_of_offset(by_cell: Tensor, offset: Tensor | None) -> Tensor:
+    """Return what ``with_gradient`` wants of an offset (S, B), (S, B, I), (1, 1, I) or none."""
+    return by_cell.sum(-1) if offset is not None and offset.dim() == 2 else by_cell
 
 
 def offset_gradient(by_cell: Tensor, shape: torch.Size | None) -> Tensor | None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
-from mnar_recsys.model.decoders.fused import SumLogUnrated, SumLogUnratedDrawn
+from mnar_recsys.model.decoders.fused import SumLogUnratedDrawn, sum_log_unrated_levels
 from mnar_recsys.model.decoders.level_math import gumbel, level_index
 
 
@@ -43,7 +43,7 @@ class LevelRatings(RatingDistribution):
 
     def sum_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
         """Value and gradient in one pass: see ``fused``."""
-        return SumLogUnrated.apply(self.logits, logit, offset, unrated)  # type: ignore[no-any-return, no-untyped-call]
+        return sum_log_unrated_levels(self.logits, logit, offset, unrated)
 
     def mass(self, grid: Grid) -> Tensor:  # noqa: ARG002
         """Return the probability of each level: (..., R, I)."""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
-from mnar_recsys.model.decoders.fused_linear import SumLogUnratedLinear
-from mnar_recsys.model.indexing import shifted, take
+from mnar_recsys.model.decoders.fused_linear import sum_log_unrated_linear
+from mnar_recsys.model.indexing import take
 from mnar_recsys.model.priors import log_half_normal
 
 
@@ -90,17 +90,15 @@ class LocationRatings(RatingDistribution):
     def sum_log_unrated_linear(
         self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
     ) -> Tensor:
-        """Value and gradient in one pass: see ``SumLogUnratedLinear``."""
+        """Value and gradient in one pass: see ``fused_linear.sum_log_unrated_linear``."""
         if isinstance(self._given, Squashed):
             score, height, base = self._given.score, slope * self._given.width, slope * self._given.low + intercept
         else:
             score, height, base = self._given, slope, intercept
-        summed = SumLogUnratedLinear.apply(  # type: ignore[no-untyped-call]
-            score, height, slope * self.sd, shifted(offset, base), unrated, self._nodes, self._weights,
+        return sum_log_unrated_linear(
+            score, height, base, slope * self.sd, offset, unrated, self._nodes, self._weights,
             isinstance(self._given, Squashed),
         )  # fmt: skip
-        assert isinstance(summed, Tensor)  # noqa: S101
-        return summed
 
 
 class LocationDecoder(Decoder):

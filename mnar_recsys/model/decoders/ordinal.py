@@ -10,7 +10,7 @@ from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
 from mnar_recsys.model.decoders.level_math import gumbel, level_index
 from mnar_recsys.model.decoders.levels import LevelRatings
-from mnar_recsys.model.decoders.ordinal_kernel import SumLogUnratedOrdinal, below_by_level, expand_log_unrated
+from mnar_recsys.model.decoders.ordinal_kernel import below_by_level, expand_log_unrated, sum_log_unrated_ordinal
 from mnar_recsys.model.indexing import take
 
 _LEAST_GAP = 1e-3
@@ -53,10 +53,8 @@ class OrdinalRatings(RatingDistribution):
         return logsigmoid(upper) + logsigmoid(-lower) + torch.log(-torch.expm1(-gaps))
 
     def sum_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
-        """Value and gradient in one pass: see ``SumLogUnratedOrdinal``."""
-        summed = SumLogUnratedOrdinal.apply(self.score, self.cuts, logit, offset, unrated)  # type: ignore[no-untyped-call]
-        assert isinstance(summed, Tensor)  # noqa: S101
-        return summed
+        """Value and gradient in one pass: see ``ordinal_kernel.sum_log_unrated_ordinal``."""
+        return sum_log_unrated_ordinal(self.score, self.cuts, logit, offset, unrated)
 
     def expand_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> tuple[Tensor, Tensor]:
         """Return the derivatives in closed form: see ``ordinal_kernel.expand_log_unrated``."""

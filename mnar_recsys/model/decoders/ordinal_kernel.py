@@ -2,46 +2,35 @@
 
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mnar_recsys.model.compiled import fused
-from mnar_recsys.model.decoders.level_math import gradient_of, odds, offset_gradient, one_minus_pi_by_level, part_of
+from mnar_recsys.model.decoders.known_gradient import with_gradient
+from mnar_recsys.model.decoders.level_math import odds, one_minus_pi_by_level, part_of, part_of_offset
 from mnar_recsys.model.indexing import masked_sum
 
 
-class SumLogUnratedOrdinal(torch.autograd.Function):
-    """``SumLogUnrated`` for cumulative logits.
+def sum_log_unrated_ordinal(
+    score: Tensor, cuts: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor
+) -> Tensor:
+    """``sum_log_unrated_levels`` for cumulative logits.
 
     With u_r = 1 - pi_r, F_r = sigmoid(cut_r - score) and p_r = F_r - F_{r-1}, the derivative of sum_r p_r u_r by F_r is
-    u_r - u_{r+1}. Worked level by level, so that temporaries are (S, B, I) and stay in cache; the backward pass
-    computes them again.
+    u_r - u_{r+1}, by table and offset -p_r u_r (1 - u_r). Worked level by level, so that temporaries are (S, B, I) and
+    stay in cache.
 
     score (S, B, I), cuts (R - 1,), table (R, 1) or (R, I), offset (S, B), (S, B, I), (1, 1, I) or None, unrated (B, I)
     of 0 and 1 -> (S, B).
     """
-
-    @staticmethod
-    def forward(  # noqa: PLR0917
-        ctx: Any, score: Tensor, cuts: Tensor, table: Tensor, offset: Tensor | None, unrated: Tensor
-    ) -> Tensor:
-        """Return the sums."""
-        ctx.save_for_backward(score, cuts, table, offset, unrated)
-        return _sums(score, odds(-cuts), odds(table), offset, unrated)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
-        """Return the gradients; of a cell, -p_r u_r (1 - u_r) / total for the table and offset."""
-        score, cuts, table, offset, unrated = ctx.saved_tensors
-        by_score, by_cuts, by_table, by_offset = _gradients(score, odds(-cuts), odds(table), offset, unrated, grad)
-        shape = None if offset is None else offset.shape
-        return (
-            by_score, gradient_of(by_cuts, cuts), gradient_of(by_table, table), offset_gradient(by_offset, shape), None
-        )  # fmt: skip
+    is_differentiable = torch.is_grad_enabled()
+    with torch.no_grad():
+        arguments = score, odds(-cuts), odds(table), offset, unrated
+        if not is_differentiable:
+            return _sums(*arguments)
+        sums, by_score, by_cuts, by_table, by_offset = _with_gradients(*arguments)
+    return with_gradient(sums, (score, by_score), (cuts, by_cuts), (table, by_table), (offset, by_offset))
 
 
 @partial(fused, one_loop=True)
@@ -51,12 +40,13 @@ def _sums(score: Tensor, cut_odds: Tensor, table_odds: Tensor, offset: Tensor | 
 
 
 @partial(fused, one_loop=True)
-def _gradients(  # noqa: PLR0917
-    score: Tensor, cut_odds: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor, grad: Tensor
-) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-    """Return the gradients of score (S, B, I), of cuts and table (``part_of``), and of each cell's offset (S, B, I)."""
+def _with_gradients(
+    score: Tensor, cut_odds: Tensor, table_odds: Tensor, offset: Tensor | None, unrated: Tensor
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor], Tensor]:
+    """Return the sums and their derivatives by score, cuts, table and offset: see ``with_gradient``."""
     below, free = _below(score, cut_odds), one_minus_pi_by_level(table_odds, offset)
-    share = (grad[..., None] * unrated).div_(_total(score, below, free))  # the gradient of the totals
+    total = _total(score, below, free)
+    share = unrated / total
     by_score, by_offset = torch.zeros_like(share), torch.zeros_like(share)
     by_cuts, by_table = [], []
     lower: Tensor | float = 0.0  # F_{r - 1} share
@@ -71,7 +61,7 @@ def _gradients(  # noqa: PLR0917
             by_score -= slope
             by_cuts.append(slope.sum(-1))
         lower = upper
-    return by_score, by_cuts, by_table, by_offset
+    return masked_sum(total.log_(), unrated), by_score, by_cuts, by_table, part_of_offset(by_offset, offset)
 
 
 def below_by_level(score: Tensor, cuts: Tensor) -> list[Tensor]:
@@ -100,7 +90,7 @@ def expand_log_unrated(
 ) -> tuple[Tensor, Tensor]:
     """Return first and second derivatives of each cell's term by score and offset: (L, B, I) and (L, L, B, I).
 
-    Arguments as of ``SumLogUnratedOrdinal`` with S = 1, an offset of each cell or none; L is 2, without an offset 1.
+    Arguments as of ``sum_log_unrated_ordinal`` with S = 1, an offset of each cell or none; L is 2, without an offset 1.
     With T = sum_r p_r u_r, the derivatives of F_r by the score are -f and f (1 - 2 F), f = F (1 - F), those of u_r by
     the offset -u (1 - u) and u (1 - u) (1 - 2 u).
     """

@@ -68,7 +68,7 @@ class MissingModel(nn.Module, ABC):
         return self.logit(rows, slice(None))
 
     def line(self, items: slice | Tensor) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
-        """Slope a rating point, (1,) or (I,), and intercept (I,) where the logit is linear in the rating, else None."""
+        """Slope a rating point and intercept of ``added``, (1,) or (I,) each, where it is a line, else None."""
         return None
 
     def slopes(self) -> "Slope | None":

@@ -54,9 +54,9 @@ class Logistic(MissingModel):
         return self._slope(items) * ((ratings - self.centre) / self.unit)
 
     def line(self, items: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """Return w in nats a rating point, and b_j where the rating is 0."""
+        """Return w in nats a rating point, and what it adds where the rating is 0."""
         slope = self._slope(items) / self.unit
-        return slope, self.bias(items) - slope * self.centre
+        return slope, -slope * self.centre
 
     def _slope(self, items: slice | Tensor) -> Tensor:
         slope: Tensor = self.slope()
