@@ -30,13 +30,10 @@ class BoundTerms:
     def of(cls, weights: LogWeights, weight_cost: float) -> Self:
         """Return those of a batch."""
         with torch.no_grad():
-            share = torch.softmax(weights.total, dim=0)
-            log_p_x, log_p_s, kl = (
-                float((share * term).sum(0).mean())
-                for term in (weights.log_p_x, weights.log_p_s, weights.log_q_z - weights.log_p_z)
-            )
-            bound = float(importance_bound(weights.total).mean())
-            ess = float(effective_sample_size(weights.total).mean())
+            total, share = weights.total, torch.softmax(weights.total, dim=0)
+            parts = torch.stack([weights.log_p_x, weights.log_p_s, weights.log_q_z - weights.log_p_z])
+            by_user = [importance_bound(total), *(share * parts).sum(1), effective_sample_size(total)]
+            bound, log_p_x, log_p_s, kl, ess = torch.stack(by_user).mean(1).tolist()
             return cls(bound, log_p_x, log_p_s, kl, ess, weight_cost)
 
     def values(self) -> tuple[float, ...]:
