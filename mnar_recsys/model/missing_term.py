@@ -20,7 +20,8 @@ from mnar_recsys.model.missing import MissingModel
 # Cells (S x B x I) worked on at a time: of fewer, calls take as long as what they do; of more, memory grows.
 BLOCK_CELLS = 1_000_000
 # Up to so many cells a step, the backward pass finds what it needs stored, some 10 bytes a cell, up to 100 where
-# ratings are drawn. Beyond, it computes a block again, which takes twice the time, and memory does not grow with the batch.
+# ratings are drawn. Beyond, it computes a block again, which takes twice the time but no memory that grows with the
+# batch.
 STORED_CELLS = 20_000_000
 
 ALL_ITEMS = slice(None)
