@@ -180,7 +180,9 @@ class Sampled(CellTerm):
         """Sum log(1 - pi(x)) at one draw of every cell."""
         if noise is None:
             raise ValueError("the sampled estimator needs noise")
-        drawn = cells.draw(noise)
+        drawn, line = cells.draw(noise), self.missing.line(items)
+        if line is not None:
+            return drawn.sum_log_unrated_linear(*line, offset, unrated)
         return drawn.sum_log_unrated(self.missing.added(drawn.support, items), offset, unrated)
 
 

@@ -33,6 +33,12 @@ def gaussian_by_item(offset: Tensor | None, unrated: Tensor, S: int) -> tuple[Te
     return gaussian(offset, unrated, S, by_item=True)
 
 
+def gaussian_drawn(offset: Tensor | None, unrated: Tensor, S: int) -> tuple[Tensor, list[Tensor]]:
+    mean, slope, intercept = drawn(S, *unrated.shape), drawn(1, seed=1), drawn(1, seed=2)
+    cells = GaussianRatings(mean, torch.tensor([0.8]), gauss_hermite(8)).draw(drawn(*mean.shape, seed=3).detach())
+    return cells.sum_log_unrated_linear(slope, intercept, offset, unrated), [mean, slope, intercept]
+
+
 def ordinal(offset: Tensor | None, unrated: Tensor, S: int) -> tuple[Tensor, list[Tensor]]:
     score, cuts, table = drawn(S, *unrated.shape), torch.tensor([-2.0, -0.5, 0.3, 2.0], requires_grad=True), drawn(5, 1)
     return OrdinalRatings(score, cuts, LEVELS, 0.5).sum_log_unrated(table, offset, unrated), [score, cuts, table]
@@ -46,7 +52,7 @@ def categorical(offset: Tensor | None, unrated: Tensor, S: int) -> tuple[Tensor,
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("term", [gaussian, gaussian_by_item, ordinal, categorical])
+@pytest.mark.parametrize("term", [gaussian, gaussian_by_item, gaussian_drawn, ordinal, categorical])
 def test_compiled_terms_and_their_gradients_are_the_plain_ones(term: Callable[..., Any]) -> None:
     generator = torch.Generator().manual_seed(9)
     for number, (S, B, I, has_offset) in enumerate([(3, 4, 37, True), (2, 7, 50, True), (2, 7, 50, False)]):  # noqa: E741

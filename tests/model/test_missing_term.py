@@ -17,6 +17,7 @@ from mnar_recsys.model.batch import make_batch
 from mnar_recsys.model.decoders import GaussianRatings, LevelRatings, OrdinalRatings, RatingDistribution
 from mnar_recsys.model.decoders.base import DrawnRatings
 from mnar_recsys.model.decoders.level_math import gumbel
+from mnar_recsys.model.decoders.location import HardDraw, Squashed
 from mnar_recsys.model.quadrature import gauss_hermite
 
 LEVELS = torch.arange(1.0, 6.0).double()
@@ -118,6 +119,32 @@ def test_fused_gaussian_term_and_its_gradients_are_those_of_the_quadrature(
         torch.autograd.grad((plain * pull).sum(), wanted),
         strict=True,
     ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("offset_shape", [None, (3, 2), (3, 2, 4), (1, 1, 4)])
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("is_squashed", [True, False])
+def test_fused_drawn_density_and_its_gradients_are_those_of_the_draw(
+    is_squashed: bool, size: int, offset_shape: tuple[int, ...] | None
+) -> None:
+    score, sd = drawn(3, 2, 4, spread=2.0), drawn(size, seed=4).exp().detach().requires_grad_()
+    slope, intercept = drawn(size, seed=5), drawn(size, spread=2.0, seed=1)
+    offset = drawn(*offset_shape, seed=2) if offset_shape else None
+    noise = drawn(3, 2, 4, seed=6)
+    unrated = torch.tensor([[1.0, 0, 1, 2.5], [0, 1, 1, 0]]).double()
+    pull = drawn(3, 2, seed=3).detach()
+    draws = HardDraw(Squashed(score, 0.5, 5.0) if is_squashed else score, sd, noise)
+    fused = draws.sum_log_unrated_linear(slope, intercept, offset, unrated)
+    rating = (0.5 + 5 * torch.sigmoid(score) if is_squashed else score) + sd * noise
+    log_odds = slope * rating + intercept
+    if offset is not None:
+        log_odds = log_odds + (offset if offset.ndim == 3 else offset[..., None])
+    plain = (torch.log(1 - torch.sigmoid(log_odds)) * unrated).sum(-1)
+    torch.testing.assert_close(fused, plain, rtol=1e-9, atol=1e-9)
+    wanted = [score, sd, slope, intercept, noise, *([offset] if offset is not None else [])]
+    found, expected = (torch.autograd.grad((term * pull).sum(), wanted) for term in (fused, plain))
+    for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
 
 

@@ -138,6 +138,12 @@ class DrawnRatings(ABC):
         logit = (self.weights * logit).sum(-2)
         return masked_sum(logsigmoid(-(logit if offset is None else logit + lift(offset))), unrated)
 
+    def sum_log_unrated_linear(
+        self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
+    ) -> Tensor:
+        """``sum_log_unrated`` of the logit slope * x + intercept, x in rating points; both (1,) or (I,): (S, B)."""
+        return self.sum_log_unrated(slope * self.support + intercept, offset, unrated)
+
 
 class Decoder(nn.Module, ABC):
     """A linear map from the latent taste to the natural parameters of each item's rating.

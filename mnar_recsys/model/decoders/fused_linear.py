@@ -1,4 +1,4 @@
-"""The missing-entry term of a density around a location and a linear logit, by quadrature, with its gradient."""
+"""The missing-entry term of a density around a location and a linear logit, by quadrature or at a draw."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from mnar_recsys.model.compiled import fused
 from mnar_recsys.model.decoders.known_gradient import with_gradient
@@ -45,11 +46,11 @@ def sum_log_unrated_linear(*arguments: Any) -> Tensor:
         factors = odds(given.nodes[:, None] * given.kappa)  # e^(kappa t) of each node, (Q, 1) or (Q, I)
         if not is_differentiable:
             return _sums(given, factors)
-        sums, by_score, by_height, by_base, by_kappa, by_offset = _with_gradients(given, factors)
+        sums, by_score, by_height, by_base, by_kappa, by_eta = _with_gradients(given, factors)
         by_weights = _by_weights(given, factors) if given.weights.requires_grad else []
     return with_gradient(
         sums, (given.score, by_score), (given.height, by_height), (given.base, by_base), (given.kappa, by_kappa),
-        (given.offset, by_offset), (given.weights, by_weights),
+        (given.offset, part_of_offset(by_eta, given.offset)), (given.weights, by_weights),
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def _sums(given: _Given, factors: Tensor) -> Tensor:
 
 @partial(fused, one_loop=True)
 def _with_gradients(given: _Given, factors: Tensor) -> tuple[Tensor, ...]:
-    """Return the sums and their derivatives by score, height, base, kappa and offset: see ``with_gradient``."""
+    """Return the sums and their derivatives by score, height, base, kappa and eta: see ``with_gradient``."""
     place = _place(given)
     total = _tiny_like(place)
     by_eta, by_kappa = torch.zeros_like(place), torch.zeros_like(place)
@@ -72,15 +73,8 @@ def _with_gradients(given: _Given, factors: Tensor) -> tuple[Tensor, ...]:
         by_kappa.addcmul_(slope, weight * node, value=-1)
     share = given.unrated / total
     by_eta.mul_(share)
-    by_score = by_eta * given.height
-    if given.is_squashed:
-        by_score = by_score.mul_(torch.addcmul(place, place, place, value=-1))
-    by_parameters = (
-        part_of(by_eta * place, given.height),
-        part_of(by_eta, given.base),
-        part_of(by_kappa.mul_(share), given.kappa),
-    )
-    return masked_sum(total.log_(), given.unrated), by_score, *by_parameters, part_of_offset(by_eta, given.offset)
+    sums, by_kappa = masked_sum(total.log_(), given.unrated), part_of(by_kappa.mul_(share), given.kappa)
+    return sums, *_parts(given, place, by_eta), by_kappa, by_eta
 
 
 @partial(fused, one_loop=True)
@@ -91,8 +85,68 @@ def _by_weights(given: _Given, factors: Tensor) -> list[Tensor]:
     return [stays.mul_(share).sum(-1) for stays in _stays(given, factors, place)]
 
 
-def _place(given: _Given) -> Tensor:
+class _Drawn(NamedTuple):
+    """The arguments of ``sum_log_unrated_drawn``."""
+
+    score: Tensor
+    height: Tensor
+    base: Tensor
+    kappa: Tensor
+    offset: Tensor | None
+    unrated: Tensor
+    noise: Tensor
+    is_squashed: bool
+
+
+def sum_log_unrated_drawn(*arguments: Any) -> Tensor:
+    """sum_j unrated_j log(1 - sigmoid(eta + kappa noise)), with eta and arguments as of ``sum_log_unrated_linear``.
+
+    noise (S, B, I). The derivative of a cell by eta is -sigmoid(eta + kappa noise).
+    """
+    given = _Drawn(*arguments)
+    is_differentiable = torch.is_grad_enabled()
+    with torch.no_grad():
+        if not is_differentiable:
+            return _drawn_sums(given)
+        sums, by_score, by_height, by_base, by_kappa, by_eta = _drawn_with_gradients(given)
+        by_noise = by_eta * given.kappa if given.noise.requires_grad else by_eta
+    return with_gradient(
+        sums, (given.score, by_score), (given.height, by_height), (given.base, by_base), (given.kappa, by_kappa),
+        (given.offset, part_of_offset(by_eta, given.offset)), (given.noise, by_noise),
+    )  # fmt: skip
+
+
+@partial(fused, one_loop=True)
+def _drawn_sums(given: _Drawn) -> Tensor:
+    log_odds = torch.addcmul(_eta(given, _place(given)), given.kappa, given.noise)
+    return masked_sum(logsigmoid(-log_odds), given.unrated)
+
+
+@partial(fused, one_loop=True)
+def _drawn_with_gradients(given: _Drawn) -> tuple[Tensor, ...]:
+    """Return the sums and their derivatives by score, height, base, kappa and eta: see ``with_gradient``."""
+    place = _place(given)
+    log_odds = torch.addcmul(_eta(given, place), given.kappa, given.noise)
+    by_eta = torch.sigmoid(log_odds).mul_(-given.unrated)
+    by_kappa = part_of(by_eta * given.noise, given.kappa)
+    return masked_sum(logsigmoid(-log_odds), given.unrated), *_parts(given, place, by_eta), by_kappa, by_eta
+
+
+def _parts(given: _Given | _Drawn, place: Tensor, by_eta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives by score, height and base from those by eta."""
+    by_score = by_eta * given.height
+    if given.is_squashed:
+        by_score = by_score.mul_(torch.addcmul(place, place, place, value=-1))
+    return by_score, part_of(by_eta * place, given.height), part_of(by_eta, given.base)
+
+
+def _place(given: _Given | _Drawn) -> Tensor:
     return torch.sigmoid(given.score) if given.is_squashed else given.score
+
+
+def _eta(given: _Given | _Drawn, place: Tensor) -> Tensor:
+    eta = torch.addcmul(given.base, given.height, place)
+    return eta if given.offset is None else eta.add_(lift(given.offset))
 
 
 def _total(given: _Given, factors: Tensor, place: Tensor) -> Tensor:
@@ -105,8 +159,7 @@ def _total(given: _Given, factors: Tensor, place: Tensor) -> Tensor:
 
 def _stays(given: _Given, factors: Tensor, place: Tensor) -> Iterator[Tensor]:
     """Yield v of each node, (S, B, I), free to be changed."""
-    eta = torch.addcmul(given.base, given.height, place)
-    by_cell = odds(eta if given.offset is None else eta.add_(lift(given.offset)))
+    by_cell = odds(_eta(given, place))
     for factor in factors.unbind():
         yield torch.mul(by_cell, factor).add_(1).reciprocal_()
 

@@ -31,7 +31,7 @@ class GaussianRatings(LocationRatings):
 
     def draw(self, noise: Tensor) -> DrawnRatings:
         """Reparameterised draw, mean + sd * noise."""
-        return HardDraw(self.location + self.sd * noise)
+        return HardDraw(self._given, self.sd, noise)
 
 
 class GaussianDecoder(LocationDecoder):

@@ -11,26 +11,9 @@ from torch import Tensor, nn
 
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
-from mnar_recsys.model.decoders.fused_linear import sum_log_unrated_linear
+from mnar_recsys.model.decoders.fused_linear import sum_log_unrated_drawn, sum_log_unrated_linear
 from mnar_recsys.model.indexing import take
 from mnar_recsys.model.priors import log_half_normal
-
-
-class HardDraw(DrawnRatings):
-    """One rating a cell, (..., I), in rating points."""
-
-    def __init__(self, ratings: Tensor) -> None:
-        self._ratings = ratings
-
-    @property
-    def support(self) -> Tensor:
-        """The draw itself: (..., 1, I)."""
-        return self._ratings.unsqueeze(-2)
-
-    @property
-    def weights(self) -> Tensor:
-        """One point of weight 1."""
-        return torch.ones((), device=self._ratings.device)
 
 
 @dataclass(frozen=True)
@@ -44,6 +27,41 @@ class Squashed:
     def value(self) -> Tensor:
         """Return the location: (..., I)."""
         return self.low + self.width * torch.sigmoid(self.score)
+
+
+def _line_of(location: Tensor | Squashed, slope: Tensor, intercept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return score, height and base of ``fused_linear`` where the logit is slope * x + intercept."""
+    if isinstance(location, Squashed):
+        return location.score, slope * location.width, slope * location.low + intercept
+    return location, slope, intercept
+
+
+class HardDraw(DrawnRatings):
+    """One rating a cell, location + sd * noise: (..., I), in rating points."""
+
+    def __init__(self, location: Tensor | Squashed, sd: Tensor, noise: Tensor) -> None:
+        self._location = location
+        self._sd = sd
+        self._noise = noise
+
+    @property
+    def support(self) -> Tensor:
+        """The draw itself: (..., 1, I)."""
+        location = self._location.value() if isinstance(self._location, Squashed) else self._location
+        return (location + self._sd * self._noise).unsqueeze(-2)
+
+    @property
+    def weights(self) -> Tensor:
+        """One point of weight 1."""
+        return torch.ones((), device=self._noise.device)
+
+    def sum_log_unrated_linear(
+        self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
+    ) -> Tensor:
+        """Value and gradient in one pass: see ``fused_linear.sum_log_unrated_drawn``."""
+        line = _line_of(self._location, slope, intercept)
+        is_squashed = isinstance(self._location, Squashed)
+        return sum_log_unrated_drawn(*line, slope * self._sd, offset, unrated, self._noise, is_squashed)
 
 
 class LocationRatings(RatingDistribution):
@@ -91,12 +109,8 @@ class LocationRatings(RatingDistribution):
         self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
     ) -> Tensor:
         """Value and gradient in one pass: see ``fused_linear.sum_log_unrated_linear``."""
-        if isinstance(self._given, Squashed):
-            score, height, base = self._given.score, slope * self._given.width, slope * self._given.low + intercept
-        else:
-            score, height, base = self._given, slope, intercept
         return sum_log_unrated_linear(
-            score, height, base, slope * self.sd, offset, unrated, self._nodes, self._weights,
+            *_line_of(self._given, slope, intercept), slope * self.sd, offset, unrated, self._nodes, self._weights,
             isinstance(self._given, Squashed),
         )  # fmt: skip
 

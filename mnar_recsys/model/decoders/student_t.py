@@ -48,7 +48,7 @@ class StudentTRatings(LocationRatings):
 
     def draw(self, noise: Tensor) -> DrawnRatings:
         """Reparameterised draw, location + sd * the quantile of the noise: it has gradients in df, too."""
-        return HardDraw(self.location + self.sd * quantile(noise, self.df))
+        return HardDraw(self._given, self.sd, quantile(noise, self.df))
 
 
 class StudentTDecoder(LocationDecoder):
