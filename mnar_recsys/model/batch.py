@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -191,7 +192,7 @@ class UserBatch:
             padded.append(pairs.ravel())
             done += pairs.size
         found = (np.concatenate(users), np.concatenate(padded), place)
-        return _Buckets(sizes, *(torch.from_numpy(array).to(self.rows.device) for array in found))
+        return _Buckets(sizes, *(_sent(array, self.rows.device) for array in found))
 
 
 def make_batch(log: RatingLog, users: NDArray[np.integer], device: torch.device | None = None) -> UserBatch:
@@ -202,14 +203,22 @@ def make_batch(log: RatingLog, users: NDArray[np.integer], device: torch.device 
     rows = np.repeat(np.arange(len(users)), counts)
     items = log.items[pairs].astype(np.int64)
     return UserBatch(
-        rows=torch.from_numpy(rows).to(device),
-        items=torch.from_numpy(items).to(device),
-        ratings=torch.from_numpy(log.ratings[pairs].astype(np.float32)).to(device),
+        rows=_sent(rows, device),
+        items=_sent(items, device),
+        ratings=_sent(log.ratings[pairs].astype(np.float32), device),
         counts=counts,
-        surveyed=None if log.surveyed is None else torch.from_numpy(log.surveyed[pairs].astype(np.float32)).to(device),
+        surveyed=None if log.surveyed is None else _sent(log.surveyed[pairs].astype(np.float32), device),
         eligible=None if log.eligible is None else _eligible(log.eligible.take_users(users), rows, items, device),
-        user_features=None if features is None else torch.from_numpy(features.values[users]).to(device),
+        user_features=None if features is None else _sent(features.values[users], device),
     )
+
+
+def _sent(array: NDArray[Any], device: torch.device | None) -> Tensor:
+    """Return an array as a tensor on the device; a graphics card fetches it while the processor goes on."""
+    tensor = torch.from_numpy(array)
+    if device is None or device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _eligible(
@@ -219,10 +228,10 @@ def _eligible(
     counts = np.diff(cells.indptr)
     known = cells.contains(rows * cells.n_items + items).astype(np.float32)
     return EligibleBatch(
-        rows=torch.from_numpy(np.repeat(np.arange(cells.n_users), counts)).to(device),
-        items=torch.from_numpy(cells.items.astype(np.int64)).to(device),
+        rows=_sent(np.repeat(np.arange(cells.n_users), counts), device),
+        items=_sent(cells.items.astype(np.int64), device),
         counts=counts,
-        known=torch.from_numpy(known).to(device),
+        known=_sent(known, device),
     )
 
 

@@ -62,8 +62,14 @@ class Stepper:
         counts = np.bincount(log.items, minlength=log.n_items)
         self.sampler = None if size is None else ItemSampler(counts, max(size // 2, 1))
         self.optimizers = self._new_optimizers(self.config.learning_rate)
+        self._ahead: tuple[NDArray[np.int64], UserBatch] | None = None
         if workers.size > 1 and self.objective.population is not None:
             raise ConfigError("population_marginal needs the whole batch in one process; train without torchrun")
+        if workers.size > min(self.config.batch_size, n_users):
+            raise ConfigError(
+                f"{workers.size} processes share batches of {min(self.config.batch_size, n_users)} users; "
+                "start fewer, or raise batch_size"
+            )
 
     @property
     def learning_rate(self) -> float:
@@ -85,8 +91,10 @@ class Stepper:
             groups.append({"params": steep, "lr": self.config.slope_rate * rate})
         return (Adam(groups, fused=True), *([SparseAdam(by_row, lr=rate)] if by_row else []))
 
-    def step(self, number: int, users: NDArray[np.int64]) -> BoundTerms:
+    def step(self, number: int, users: NDArray[np.int64], following: NDArray[np.int64]) -> BoundTerms:
         """Make update ``number`` on a batch of users; return the terms of the bound before it.
+
+        The batch of the ``following`` update is put together while a graphics card still works on this one.
 
         Raises
         ------
@@ -95,7 +103,7 @@ class Stepper:
         """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        batch = make_batch(self.log, users, self.device)
+        batch = self._batch(users)
         drawn = None
         if self.sampler is not None:
             uniforms = numpy_generator(self.seed, "items", number).random(2)
@@ -104,7 +112,13 @@ class Stepper:
         for optimizer in self.optimizers:
             optimizer.step()
         self.model.clear_weights()
-        return self._terms(found, len(users))
+        self._ahead = following, make_batch(self.log, following, self.device)
+        return self._terms(found, batch)  # waits for the card
+
+    def _batch(self, users: NDArray[np.int64]) -> UserBatch:
+        if self._ahead is not None and np.array_equal(self._ahead[0], users):
+            return self._ahead[1]
+        return make_batch(self.log, users, self.device)
 
     def differentiate(self, number: int, batch: UserBatch, drawn: tuple[Sample, Sample] | None) -> Loss:
         """Give the weights the clipped gradient of the loss; with two samples of items in place of all."""
@@ -152,7 +166,7 @@ class Stepper:
         self.model.resample_weights(generator)
         share = 1.0
         if self.workers.size > 1:
-            mine = self.workers.share(batch.n_users)
+            mine = self._mine(batch)
             share = (mine.stop - mine.start) * self.workers.size / batch.n_users
             batch, noise = batch.block(mine.start, mine.stop), noise[:, mine]
             other = None if other is None else other.block(mine.start, mine.stop)
@@ -163,12 +177,16 @@ class Stepper:
             )
         return found
 
-    def _terms(self, found: Loss, n_users: int) -> BoundTerms:
+    def _mine(self, batch: UserBatch) -> slice:
+        """Return this process's users of a batch: a user costs as many numbers as cells are summed over and rated."""
+        return self.workers.share(batch.counts + (self.log.n_items if self.sampler is None else self.sampler.size))
+
+    def _terms(self, found: Loss, batch: UserBatch) -> BoundTerms:
         terms = BoundTerms.of(found.weights, float(found.weight_cost.detach()))
         if self.workers.size == 1:
             return terms
-        mine = self.workers.share(n_users)
-        share = (mine.stop - mine.start) / n_users
+        mine = self._mine(batch)
+        share = (mine.stop - mine.start) / batch.n_users
         total: list[float] = self.workers.total([share * value for value in terms.values()]).tolist()
         return BoundTerms(*total)
 

@@ -160,7 +160,7 @@ class Trainer:
     def step(self) -> BoundTerms:
         """Make one update; return the terms of the bound before it."""
         number = self.progress.step
-        terms = self.stepper.step(number, self._batch(number))
+        terms = self.stepper.step(number, self._batch(number), self._batch(number + 1))
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.progress.step = number + 1

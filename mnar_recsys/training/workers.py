@@ -9,12 +9,14 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed
 
 # Before a group is there: the defaults of its functions are the group that exists at this import, which would hold that
 # group, and so its threads, to the end of the process.
 import torch.distributed.nn
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -30,9 +32,18 @@ class Workers:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
-    def share(self, length: int) -> slice:
-        """Return this process's part of ``length`` things; parts differ in length by one at most."""
-        return slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
+    def share(self, costs: NDArray[np.integer]) -> slice:
+        """Return this process's part of a batch of users that cost ``costs`` (B,), B not below the number of processes.
+
+        Parts are consecutive users, at least one each; cut where the sum of the costs is nearest to even parts, so that
+        no process waits long for the one that has the users with most ratings.
+        """
+        upto = np.append(0, np.cumsum(costs))
+        rank = np.arange(1, self.size)
+        nearest = np.searchsorted((upto[1:] + upto[:-1]) / 2, upto[-1] * rank / self.size)
+        cuts = np.minimum(np.maximum.accumulate(np.maximum(nearest - rank, 0)) + rank, len(costs) - self.size + rank)
+        edges = [0, *cuts.tolist(), len(costs)]
+        return slice(edges[self.rank], edges[self.rank + 1])
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Average tensors over the processes, in place."""

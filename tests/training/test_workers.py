@@ -9,9 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from factories import log_of, random_matrix, tiny_model
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mnar_recsys import MNARRecommender
+from mnar_recsys.config import Settings
 from mnar_recsys.data.simulate import simulate_ratings
+from mnar_recsys.errors import ConfigError
+from mnar_recsys.training.step import Stepper
 from mnar_recsys.training.workers import Workers
 
 STEPS = {
@@ -24,12 +30,26 @@ STEPS = {
 }
 
 
-def test_shares_are_parts_of_about_the_same_length() -> None:
+@given(st.lists(st.integers(1, 1000), min_size=7, max_size=40), st.integers(1, 7))
+def test_shares_are_parts_of_about_the_same_cost(costs: list[int], size: int) -> None:
+    parts = [Workers(rank, size).share(np.array(costs)) for rank in range(size)]
+    assert [i for part in parts for i in range(len(costs))[part]] == list(range(len(costs)))
+    assert all(part.stop > part.start for part in parts)
+    # A part is too long by half of the users at its two edges at most, or has one user only.
+    assert max(sum(costs[part]) for part in parts) <= sum(costs) / size + max(costs)
+
+
+def test_equal_users_are_shared_out_evenly() -> None:
     for size in (1, 2, 3, 7):
-        parts = [Workers(rank, size).share(20) for rank in range(size)]
-        assert [i for part in parts for i in range(20)[part]] == list(range(20))
-        lengths = [part.stop - part.start for part in parts]
+        lengths = [part.stop - part.start for part in (Workers(r, size).share(np.full(20, 5)) for r in range(size))]
         assert max(lengths) - min(lengths) <= 1
+
+
+def test_more_processes_than_users_of_a_batch_are_refused() -> None:
+    log = log_of(random_matrix(12, 6, seed=0))
+    settings = Settings().replace({"batch_size": 2}).resolve_for(log)
+    with pytest.raises(ConfigError, match="3 processes share batches of 2 users; start fewer, or raise batch_size"):
+        Stepper(tiny_model(log), log, settings, n_users=12, seed=0, workers=Workers(0, 3))
 
 
 @pytest.mark.parametrize(
