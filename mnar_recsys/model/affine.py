@@ -19,7 +19,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     long. oneDNN's instructions follow what the processor has.
     """
     rows = x.numel() // max(x.shape[-1], 1)
-    if rows * weight.numel() < _WORTH_A_CHOICE or not _has_onednn(x) or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or rows * weight.numel() < _WORTH_A_CHOICE or not _has_onednn(x):
         return linear(x, weight, bias)
     flat = _Affine.apply(x.reshape(rows, -1), weight, bias)  # type: ignore[no-untyped-call]
     return flat.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]

@@ -51,6 +51,18 @@ class _KnownGradient(torch.autograd.Function):
 
 def _pulled(grad: Tensor, parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
     if len(parts) == 1 and parts[0].shape == shape:
-        return parts[0] * grad.view(*grad.shape, *[1] * (len(shape) - 2))
-    pulled = [torch.tensordot(grad, part, 2) for part in parts]
+        return _times(grad, parts[0])
+    pulled = [_dot(grad, part) for part in parts]
     return (pulled[0] if len(pulled) == 1 else torch.stack(pulled)).view(shape)
+
+
+def _times(grad: Tensor, part: Tensor) -> Tensor:
+    return part * grad.view(*grad.shape, *[1] * (part.dim() - 2))
+
+
+def _dot(grad: Tensor, part: Tensor) -> Tensor:
+    """Sum a part over samples and users, weighted: (S, B), (S, B, ...) -> (...)."""
+    if torch.compiler.is_compiling():  # one loop with what made the part
+        return _times(grad, part).sum((0, 1))
+    pulled: Tensor = torch.tensordot(grad, part.to(grad.dtype), 2)
+    return pulled

@@ -3,7 +3,6 @@
 import copy
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, Self
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from mnar_recsys.data import RatingScale
 from mnar_recsys.model.decoders.base import Decoder, DrawnRatings, Grid, RatingDistribution
-from mnar_recsys.model.decoders.fused_linear import sum_log_unrated_drawn, sum_log_unrated_linear
+from mnar_recsys.model.decoders.fused_linear import LinearCells, sum_log_unrated_drawn, sum_log_unrated_linear
 from mnar_recsys.model.indexing import take
 from mnar_recsys.model.priors import log_half_normal
 
@@ -29,11 +28,14 @@ class Squashed:
         return self.low + self.width * torch.sigmoid(self.score)
 
 
-def _line_of(location: Tensor | Squashed, slope: Tensor, intercept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return score, height and base of ``fused_linear`` where the logit is slope * x + intercept."""
+def _linear_cells(  # noqa: PLR0917
+    location: Tensor | Squashed, sd: Tensor, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
+) -> LinearCells:
+    """Return cells whose logit is slope * x + intercept + offset, x = location + sd * noise."""
     if isinstance(location, Squashed):
-        return location.score, slope * location.width, slope * location.low + intercept
-    return location, slope, intercept
+        height, base = slope * location.width, slope * location.low + intercept
+        return LinearCells(location.score, True, height, base, slope * sd, offset, unrated)
+    return LinearCells(location, False, slope, intercept, slope * sd, offset, unrated)
 
 
 class HardDraw(DrawnRatings):
@@ -59,9 +61,8 @@ class HardDraw(DrawnRatings):
         self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
     ) -> Tensor:
         """Value and gradient in one pass: see ``fused_linear.sum_log_unrated_drawn``."""
-        line = _line_of(self._location, slope, intercept)
-        is_squashed = isinstance(self._location, Squashed)
-        return sum_log_unrated_drawn(*line, slope * self._sd, offset, unrated, self._noise, is_squashed)
+        given = _linear_cells(self._location, self._sd, slope, intercept, offset, unrated)
+        return sum_log_unrated_drawn(given, self._noise)
 
 
 class LocationRatings(RatingDistribution):
@@ -73,13 +74,18 @@ class LocationRatings(RatingDistribution):
 
     def __init__(self, location: Tensor | Squashed, sd: Tensor, rule: tuple[Tensor, Tensor]) -> None:
         self._given = location
+        self._location = None if isinstance(location, Squashed) else location
         self.sd = sd
         self._nodes, self._weights = rule
 
-    @cached_property
+    @property
     def location(self) -> Tensor:
         """The location, (..., I)."""
-        return self._given.value() if isinstance(self._given, Squashed) else self._given
+        # Not a cached_property: up to Python 3.11 that takes a lock, at which a compiled density falls apart.
+        if self._location is None:
+            assert isinstance(self._given, Squashed)  # noqa: S101
+            self._location = self._given.value()
+        return self._location
 
     @property
     def mean(self) -> Tensor:
@@ -109,10 +115,8 @@ class LocationRatings(RatingDistribution):
         self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
     ) -> Tensor:
         """Value and gradient in one pass: see ``fused_linear.sum_log_unrated_linear``."""
-        return sum_log_unrated_linear(
-            *_line_of(self._given, slope, intercept), slope * self.sd, offset, unrated, self._nodes, self._weights,
-            isinstance(self._given, Squashed),
-        )  # fmt: skip
+        given = _linear_cells(self._given, self.sd, slope, intercept, offset, unrated)
+        return sum_log_unrated_linear(given, self._nodes, self._weights)
 
 
 class LocationDecoder(Decoder):
