@@ -1,6 +1,5 @@
 """``train --inference mcmc``: what it writes and says."""
 
-import signal
 from pathlib import Path
 
 import pandas as pd
@@ -45,7 +44,7 @@ def test_an_interrupt_while_sampling_says_what_is_left(
     cli: Cli, ratings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("mnar_recsys.training.mcmc._Chain.run", interrupt)
