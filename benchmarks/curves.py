@@ -51,14 +51,20 @@ def exponent(rows: list[Row]) -> float:
 def plot(curves: dict[tuple[str, str], list[Row]], target: Path) -> None:
     """Draw a panel for each thing that varies, black and white."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
     figure = Figure(figsize=(9, 6), layout="constrained")
-    for place, what in enumerate(CURVES):
-        axes = figure.add_subplot(2, 2, place + 1)
+    # One scale of time, so that panels can be compared.
+    for axes, what in zip(figure.subplots(2, 2, sharey=True).flat, CURVES, strict=True):
         for kind, style in zip(KINDS, ("o-", "s--"), strict=True):
             rows = curves[kind, what]
             label = f"{kind}, exponent {exponent(rows):.2f}"
             axes.loglog([r.facts["size"] for r in rows], [r.median_ms for r in rows], style, color="black", label=label)
+        axes.set_xticks(CURVES[what], [f"{size:,}" for size in CURVES[what]])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(LABELS[what])
         axes.set_ylabel("step, ms")
         axes.legend(frameon=False)
