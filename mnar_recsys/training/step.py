@@ -108,20 +108,29 @@ class Stepper:
         if self.sampler is not None:
             uniforms = numpy_generator(self.seed, "items", number).random(2)
             drawn = self.sampler.draw(float(uniforms[0])), self.sampler.draw(float(uniforms[1]))
-        found = self.differentiate(number, batch, drawn)
+        found, norm = self.differentiate(number, batch, drawn)
+        # A graphics card is still at work on this one; the next line that reads a number waits for it.
+        self._ahead = following, make_batch(self.log, following, self.device)
+        if not (torch.isfinite(found.loss) and torch.isfinite(norm)):
+            raise DivergedError(
+                f"the bound is not finite at step {number + 1} (learning rate {self.learning_rate:g}); "
+                "the last checkpoint, if there was one, is kept; try a smaller learning_rate or gradient_clip"
+            )
         for optimizer in self.optimizers:
             optimizer.step()
         self.model.clear_weights()
-        self._ahead = following, make_batch(self.log, following, self.device)
-        return self._terms(found, batch)  # waits for the card
+        return self._terms(found, batch)
 
     def _batch(self, users: NDArray[np.int64]) -> UserBatch:
         if self._ahead is not None and np.array_equal(self._ahead[0], users):
             return self._ahead[1]
         return make_batch(self.log, users, self.device)
 
-    def differentiate(self, number: int, batch: UserBatch, drawn: tuple[Sample, Sample] | None) -> Loss:
-        """Give the weights the clipped gradient of the loss; with two samples of items in place of all."""
+    def differentiate(self, number: int, batch: UserBatch, drawn: tuple[Sample, Sample] | None) -> tuple[Loss, Tensor]:
+        """Give the weights the clipped gradient of the loss; return it and the gradient's norm before.
+
+        With two samples of items in place of all, if they are given.
+        """
         rows: dict[str, Tensor] = {}
         items: Tensor | None = None
         other: UserBatch | None = None
@@ -136,14 +145,9 @@ class Stepper:
         learned = [*self.model.parameters(), *rows.values()]
         self.workers.average(p.grad for p in learned if p.grad is not None)
         norm = torch.nn.utils.clip_grad_norm_(learned, self.config.gradient_clip)
-        if not (torch.isfinite(found.loss) and torch.isfinite(norm)):
-            raise DivergedError(
-                f"the bound is not finite at step {number + 1} (learning rate {self.learning_rate:g}); "
-                "the last checkpoint, if there was one, is kept; try a smaller learning_rate or gradient_clip"
-            )
         if items is not None and self.rows is not None:
             self.rows.give_gradients(items, rows)
-        return found
+        return found, norm
 
     def loss(
         self,

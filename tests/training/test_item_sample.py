@@ -132,7 +132,7 @@ def _gradients(
     for optimizer in trainer.stepper.optimizers:
         optimizer.zero_grad(set_to_none=True)
     batch = make_batch(trainer.log, trainer._batch(0))
-    found = trainer.stepper.differentiate(0, batch, None if drawn is None else (drawn, drawn))
+    found, _ = trainer.stepper.differentiate(0, batch, None if drawn is None else (drawn, drawn))
     gradients = {
         name: p.grad.to_dense() if p.grad.is_sparse else p.grad.clone()
         for name, p in trainer.model.named_parameters()
