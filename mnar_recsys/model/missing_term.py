@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.decoders import Decoder, RatingDistribution
+from mnar_recsys.model.decoders.base import OnSupport
 from mnar_recsys.model.exposure import Exposure
 from mnar_recsys.model.indexing import lift, masked_sum, take
 from mnar_recsys.model.missing import MissingModel
@@ -135,6 +136,13 @@ class CellTerm(MissingTerm):
     ) -> Tensor:
         """Sum of log p(s = 0 | z) over the cells of a block, ``items``, each ``unrated`` (B, I) times: (S, B)."""
 
+    def sum_over(self, ratings: OnSupport, offset: Tensor, unrated: Tensor, items: slice | Tensor) -> Tensor:
+        """Sum log(1 - pi) of a block over its ratings, a distribution that they are summed out of or a draw: (S, B)."""
+        line = self.missing.line(items)
+        if line is not None:
+            return ratings.sum_log_unrated_linear(*line, offset, unrated)
+        return ratings.sum_log_unrated(self.missing.added(ratings.support, items), offset, unrated)
+
 
 class Marginal(CellTerm):
     """The missing rating summed out: log E[1 - pi(x) | z].
@@ -152,10 +160,7 @@ class Marginal(CellTerm):
         items: slice | Tensor,
     ) -> Tensor:
         """Sum log E[1 - pi(x) | z]."""
-        line = self.missing.line(items)
-        if line is not None:
-            return cells.sum_log_unrated_linear(*line, offset, unrated)
-        return cells.sum_log_unrated(self.missing.added(cells.support, items), offset, unrated)
+        return self.sum_over(cells, offset, unrated, items)
 
     def expand(
         self, natural: Tensor, offset: Tensor | None, unrated: Tensor, items: slice | Tensor
@@ -180,10 +185,7 @@ class Sampled(CellTerm):
         """Sum log(1 - pi(x)) at one draw of every cell."""
         if noise is None:
             raise ValueError("the sampled estimator needs noise")
-        drawn, line = cells.draw(noise), self.missing.line(items)
-        if line is not None:
-            return drawn.sum_log_unrated_linear(*line, offset, unrated)
-        return drawn.sum_log_unrated(self.missing.added(drawn.support, items), offset, unrated)
+        return self.sum_over(cells.draw(noise), offset, unrated, items)
 
 
 class SampledRow(MissingTerm):

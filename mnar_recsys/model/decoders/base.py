@@ -20,7 +20,26 @@ from mnar_recsys.model.weight_posterior import WeightPosterior
 _INITIAL_LEVEL = 0.3
 
 
-class RatingDistribution(ABC):
+class OnSupport(ABC):
+    """What the missing-entry term asks of ratings, of which there is a distribution or a draw."""
+
+    @property
+    @abstractmethod
+    def support(self) -> Tensor:
+        """Ratings at which an integrand is evaluated, broadcastable to (..., Q, I), in rating points."""
+
+    @abstractmethod
+    def sum_log_unrated(self, logit: Tensor, offset: Tensor | None, unrated: Tensor) -> Tensor:
+        """Sum log(1 - pi) over the cells, each ``unrated`` (B, I) times, from the logit on the support: (S, B)."""
+
+    def sum_log_unrated_linear(
+        self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
+    ) -> Tensor:
+        """``sum_log_unrated`` of the logit slope * x + intercept, x in rating points; both (1,) or (I,): (S, B)."""
+        return self.sum_log_unrated(slope * self.support + intercept, offset, unrated)
+
+
+class RatingDistribution(OnSupport):
     """Independent distributions of ratings, given z, over a grid of cells (..., I) or pairs (..., n).
 
     Expectations run over a *support* axis of length Q that stands right before the cells: (..., Q, I). For levels
@@ -77,12 +96,6 @@ class RatingDistribution(ABC):
         """
         return None
 
-    def sum_log_unrated_linear(
-        self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
-    ) -> Tensor:
-        """``sum_log_unrated`` of the logit slope * x + intercept, x in rating points; both (1,) or (I,): (S, B)."""
-        return self.sum_log_unrated(slope * self.support + intercept, offset, unrated)
-
     @abstractmethod
     def log_prob(self, ratings: Tensor) -> Tensor:
         """Log probability (levels) or log density (a density, per rating point) of ratings (..., I)."""
@@ -112,7 +125,7 @@ class Grid:
     upper: Tensor
 
 
-class DrawnRatings(ABC):
+class DrawnRatings(OnSupport):
     """Reparameterised draws of the ratings of a grid of cells (..., I), each as weights on support points.
 
     A hard draw is one point of weight 1; a Gumbel-softmax draw is a soft one-hot over the levels.
@@ -137,12 +150,6 @@ class DrawnRatings(ABC):
         """Sum log(1 - pi) over the cells where ``unrated`` (B, I) is 1, from the logit on the support: (S, B)."""
         logit = (self.weights * logit).sum(-2)
         return masked_sum(logsigmoid(-(logit if offset is None else logit + lift(offset))), unrated)
-
-    def sum_log_unrated_linear(
-        self, slope: Tensor, intercept: Tensor, offset: Tensor | None, unrated: Tensor
-    ) -> Tensor:
-        """``sum_log_unrated`` of the logit slope * x + intercept, x in rating points; both (1,) or (I,): (S, B)."""
-        return self.sum_log_unrated(slope * self.support + intercept, offset, unrated)
 
 
 class Decoder(nn.Module, ABC):
