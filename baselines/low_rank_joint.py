@@ -18,7 +18,8 @@ class LowRankJointImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator)
 
     Minimises :math:`\tfrac12 \|W \odot ([X, S] - T)\|_F^2 + \lambda \|T\|_*` over T, with the nuclear norm and W being
     1 where an entry is known: soft-thresholded singular values, with missing entries replaced by those of T until
-    nothing moves (Mazumder, Hastie & Tibshirani 2010).
+    nothing moves (Mazumder, Hastie & Tibshirani 2010). S has a column for each feature with missing values, as in the
+    authors' code: one that is always 1 says nothing of the values, and would be an intercept.
 
     Parameters
     ----------
@@ -41,8 +42,8 @@ class LowRankJointImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator)
         *,
         centre: bool = True,
         penalty: float | None = None,
-        max_iter: int = 300,
-        tol: float = 1e-5,
+        max_iter: int = 10_000,
+        tol: float = 1e-6,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.centre = centre
@@ -61,8 +62,9 @@ class LowRankJointImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator)
         table = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
         observed = ~np.isnan(table)
         self._means = np.nanmean(table, axis=0) if self.centre else np.zeros(table.shape[1])
-        joint = np.hstack([np.where(observed, table - self._means, 0.0), observed])
-        known = np.hstack([observed, np.ones_like(observed)])
+        mask = observed[:, ~observed.all(axis=0)]
+        joint = np.hstack([np.where(observed, table - self._means, 0.0), mask])
+        known = np.hstack([observed, np.ones_like(mask)])
         self.penalty_ = self._choose(joint, known) if self.penalty is None else self.penalty
         completed = self._complete(joint, known, self.penalty_, np.zeros_like(joint))
         self._rows = completed[:, : table.shape[1]] + self._means
@@ -100,8 +102,12 @@ class LowRankJointImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator)
         """Return T, sought from ``start``."""
         low_rank = start
         for _ in range(self.max_iter):
-            left, values, right = np.linalg.svd(np.where(known, joint, low_rank), full_matrices=False)
-            moved = (left * np.maximum(values - penalty, 0)) @ right
+            filled = np.where(known, joint, low_rank)
+            # Right singular vectors from the small side: tables are tall.
+            squares, right = np.linalg.eigh(filled.T @ filled)
+            kept = squares > penalty**2
+            shrunk = 1 - penalty / np.sqrt(squares[kept])
+            moved = filled @ (right[:, kept] * shrunk) @ right[:, kept].T
             change = float(np.linalg.norm(moved - low_rank)) / (float(np.linalg.norm(low_rank)) or 1.0)
             low_rank = moved
             if change < self.tol:

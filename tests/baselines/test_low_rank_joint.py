@@ -43,3 +43,21 @@ def test_other_rows_have_no_place_in_it() -> None:
     _, table = low_rank()
     with pytest.raises(ValueError, match="completes the table it was fitted to"):
         LowRankJointImputer(penalty=1.0).fit(table).transform(table[:5])
+
+
+def test_a_mask_that_is_always_one_says_nothing() -> None:
+    """Features without missing values have no column in the mask, and the rest minimises what the docstring says."""
+    rng = np.random.default_rng(0)
+    complete = rng.normal(size=(200, 1)) @ rng.normal(size=(1, 4)) + 0.1 * rng.normal(size=(200, 4))
+    table = np.where((complete > 0.3) & (np.arange(4) < 2), np.nan, complete)
+    imputer = LowRankJointImputer(centre=False, penalty=1.0, tol=1e-8).fit(table)
+    joint = np.hstack([np.nan_to_num(table), ~np.isnan(table[:, :2])])
+    known = np.hstack([~np.isnan(table), np.ones((200, 2), dtype=bool)])
+
+    def cost(rows: np.ndarray) -> float:
+        return float(0.5 * np.square((joint - rows)[known]).sum() + np.linalg.norm(rows, "nuc"))
+
+    found = imputer._complete(joint, known, 1.0, np.zeros_like(joint))
+    np.testing.assert_allclose(found[:, :4], imputer._rows, atol=1e-12)
+    for _ in range(20):
+        assert cost(found) <= cost(found + rng.normal(scale=0.01, size=found.shape))
