@@ -22,8 +22,11 @@ from mnar_recsys.model.mnar_vae import MnarVae
 
 STEPS = 3
 """Newton steps after which the last one hardly moves."""
-# Shares of a step tried; the best one counts, which may be none.
-_SHARES = (1.0, 0.5, 0.2, 0.0)
+# Shares of the encoder's mean from which the steps may begin. It is a sum over ratings, and far too large for the few
+# users who have hundreds: from out there no share of a step leads back.
+_STARTS = (1.0, 0.5, 0.0)
+# Shares of a step tried; the best one counts, if any of them gains.
+_SHARES = (1.0, 0.5, 0.2)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Proposal:
 
 
 def propose(model: MnarVae, batch: UserBatch, estimator: CellTerm, *, steps: int = STEPS) -> Proposal:
-    """Approximate p(z | x_obs, s) of the users of a batch by Newton steps from the encoder's mean.
+    """Approximate p(z | x_obs, s) of the users of a batch by Newton steps from the encoder's mean, or a share of it.
 
     The curvature is that where the last step began. The estimator must be one that sums missing ratings out. Nothing is
     differentiable.
@@ -61,15 +64,15 @@ def propose(model: MnarVae, batch: UserBatch, estimator: CellTerm, *, steps: int
     with torch.no_grad(), torch.autocast(batch.rows.device.type, enabled=False):
         mean = model.encoder(batch)[0]
         prior_mean = torch.zeros_like(mean) + model.prior_mean(batch)
-        z, curvature = mean + prior_mean, Curvature(model, estimator)
-        root = torch.eye(z.shape[-1], device=z.device).expand(len(z), -1, -1)
+        z, reached = _best(model, batch, torch.stack([prior_mean + share * mean for share in _STARTS]), estimator)
+        curvature, root = Curvature(model, estimator), torch.eye(z.shape[-1], device=z.device).expand(len(z), -1, -1)
         for _ in range(steps):
             gradient, precision = curvature.at(z, batch)
             root = _cholesky(precision)
             step = torch.cholesky_solve(gradient.unsqueeze(-1), root).squeeze(-1)
-            tried = torch.stack([z + share * step for share in _SHARES])
-            log_joint = log_joint_density(model, batch, tried, estimator).nan_to_num(nan=-torch.inf)
-            z = tried[log_joint.argmax(0), torch.arange(len(z), device=z.device)]
+            tried, gained = _best(model, batch, torch.stack([z + share * step for share in _SHARES]), estimator)
+            z = torch.where((gained > reached)[:, None], tried, z)
+            reached = torch.maximum(reached, gained)
         return Proposal(z, root, prior_mean)
 
 
@@ -101,6 +104,12 @@ def weighted_draws(
     z, log_q_z = propose(model, batch, estimator).draw(noise)
     parts = torch.split(z, at_once or len(z))
     return z, torch.cat([log_joint_density(model, batch, part, estimator) for part in parts]) - log_q_z
+
+
+def _best(model: MnarVae, batch: UserBatch, tried: Tensor, estimator: CellTerm) -> tuple[Tensor, Tensor]:
+    """Return of each user the latent with the highest joint density, and this: (T, B, K') -> (B, K'), (B,)."""
+    found, place = log_joint_density(model, batch, tried, estimator).nan_to_num(nan=-torch.inf).max(0)
+    return tried[place, torch.arange(len(place), device=place.device)], found
 
 
 def _cholesky(precision: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from mnar_recsys.model.bound import effective_sample_size
 from mnar_recsys.model.decoders import OrdinalRatings
 from mnar_recsys.model.decoders.ordinal_kernel import expand_log_unrated, sum_log_unrated_ordinal
 from mnar_recsys.model.mnar_vae import MnarVae
-from mnar_recsys.model.proposal import propose, weighted_draws
+from mnar_recsys.model.proposal import log_joint_density, propose, weighted_draws
 from mnar_recsys.prediction.posterior import quasi_normal
 
 LATENT = 3
@@ -100,6 +100,22 @@ def test_the_ordinal_derivatives_are_those_of_the_term(has_offset: bool) -> None
             cells = block.flatten(3).flatten(0, 2)
             torch.testing.assert_close(bend[a, b].flatten(), cells.diagonal())
             assert torch.count_nonzero(cells - torch.diag(cells.diagonal())) == 0  # no cell has a part in another's
+
+
+@pytest.mark.parametrize("away", [0.0, 3.0, 30.0, 300.0])
+def test_the_mode_is_found_however_far_off_the_encoder_is(monkeypatch: pytest.MonkeyPatch, away: float) -> None:
+    """Users with hundreds of ratings: what the encoder sums over them is far from where the posterior is."""
+    log = log_of(random_matrix(6, 400, seed=2, density=0.9))
+    model = tiny_model(log, seed=1, decoder="ordinal", missing="shared", latent_size=LATENT, user_activity=True)
+    batch, estimator = make_batch(log, np.arange(1, 6)), model.estimator(marginal=True)
+    mean, log_sd = model.encoder(batch)
+    direction = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(model.encoder, "forward", lambda _: (away * direction, log_sd))
+    found = propose(model, batch, estimator)
+    mode = found.mode.clone().requires_grad_()
+    gradient = torch.autograd.grad(log_joint_density(model, batch, mode[None], estimator).sum(), mode)[0]
+    left = torch.cholesky_solve(gradient[..., None], found.root)[..., 0]  # what another step would be
+    assert left.norm(dim=-1).max() < 0.1
 
 
 def test_more_of_its_draws_count_than_of_the_encoders(selective: tuple[MnarVae, UserBatch]) -> None:
