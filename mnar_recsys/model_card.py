@@ -202,6 +202,9 @@ def training_summary(fitted: FittedModel) -> str:
     if held_out:
         best = max(held_out, key=lambda row: row["held_out"])
         text += f" Best held-out joint bound {best['held_out']:.3f} nats a user, at step {best['step']:.0f}."
+        kept = fitted.kept_step
+        if kept not in (None, best["step"]):
+            text += f" The weights of step {kept:.0f} were kept, which these users cannot tell from the best."
     if fitted.finished and training.inference == "variational" and training.stop != "never":
         if last["step"] >= training.most_steps:
             text += " It ended at max_steps, before the bound had converged."

@@ -54,6 +54,12 @@ class FittedModel:
     draws: PosteriorDraws | None = None
     """the sampled posterior, where inference is mcmc and was not interrupted"""
 
+    @property
+    def kept_step(self) -> float | None:
+        """Step of the training whose weights these are, as its history has it."""
+        kept = [row["step"] for row in self.history if row.get("kept")]
+        return kept[-1] if kept else None
+
 
 def fingerprint(log: RatingLog, settings: Settings, seed: int) -> str:
     """Return a digest of everything that decides a fit."""

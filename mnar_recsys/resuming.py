@@ -12,10 +12,9 @@ from mnar_recsys.training import Trainer, load_checkpoint, save_checkpoint
 def prepare_folder(path: Path, trainer: Trainer, print_of: str, *, resume: bool) -> None:
     """Refuse a folder in use, or restore the trainer from its checkpoint."""
     if resume:
-        best, progress = load_checkpoint(
+        trainer.best, trainer.highest, trainer.progress = load_checkpoint(
             path / CHECKPOINT, trainer.model, trainer.average, trainer.stepper.optimizers, print_of
         )
-        trainer.best, trainer.progress = best, progress
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ModelFolderError(
             f"{path}: exists and is not empty; choose another folder, or go on with it (--resume, resume=True)"
@@ -34,6 +33,7 @@ def write_checkpoint(path: Path, trainer: Trainer, log: RatingLog, settings: Set
         path / CHECKPOINT,
         model=trainer.model,
         best=trainer.best,
+        highest=trainer.highest,
         average=trainer.average,
         optimizers=trainer.stepper.optimizers,
         progress=trainer.progress,

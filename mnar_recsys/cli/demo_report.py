@@ -99,14 +99,15 @@ def _calibration(run: DemoRun) -> Section:
 
 
 def _training(run: DemoRun) -> Section:
-    history = run.recommender.fitted.history
-    steps, bound, held_out = (np.array([row[key] for row in history]) for key in ("step", "bound", "held_out"))
+    fitted = run.recommender.fitted
+    steps, bound, held_out = (np.array([row[key] for row in fitted.history]) for key in ("step", "bound", "held_out"))
     text = "The bound on the joint likelihood of ratings and of who rated what, higher is better."
     if not np.isfinite(held_out).any():
         return Section("Training", f"{text} Training stops when it has converged.", training_history(steps, bound))
-    best = float(steps[np.nanargmax(held_out)])
-    figure = training_history(steps, bound, held_out, chosen_step=best)
-    text += " Training stops when it no longer rises for people held out, and keeps the best weights."
+    figure = training_history(steps, bound, held_out, chosen_step=fitted.kept_step)
+    text += (
+        " Training stops when it no longer rises for people held out; the last weights as good as their best are kept."
+    )
     return Section("Training", text, figure)
 
 

@@ -103,8 +103,7 @@ def _training(fitted: FittedModel) -> Section:
     step, bound, held_out = (_column(fitted, name) for name in ("step", "bound", "held_out"))
     if not np.isfinite(held_out).any():
         return Section("Training", text, training_history(step, bound))
-    best = float(step[np.nanargmax(held_out)])
-    return Section("Training", text, training_history(step, bound, held_out, chosen_step=best))
+    return Section("Training", text, training_history(step, bound, held_out, chosen_step=fitted.kept_step))
 
 
 def _column(fitted: FittedModel, name: str) -> NDArray[np.float64]:

@@ -97,7 +97,7 @@ def status(trainer: Trainer, terms: BoundTerms) -> str:
     if trainer.progress.history:
         last = trainer.progress.history[-1]
         if np.isfinite(last["held_out"]):
-            text += f", held out {last['held_out']:.2f} (best at step {trainer.progress.best_step:,})"
+            text += f", held out {last['held_out']:.2f} (kept: step {trainer.progress.best_step:,})"
         text += f", selection {last['selection']:+.2f}"
     return text
 
@@ -173,9 +173,10 @@ def stopping(fitted: FittedModel) -> str:
         return f"{steps:,} steps on all users ({why}); bound {fitted.history[-1]['bound']:.2f} nats a user"
     best = max(fitted.history, key=lambda row: row["held_out"])
     why = "max_steps reached" if steps >= training.most_steps else "the held-out bound no longer rose"
-    return (
-        f"{steps:,} steps ({why}); best held-out bound {best['held_out']:.2f} nats a user, at step {best['step']:,.0f}"
-    )
+    at_best = f"best held-out bound {best['held_out']:.2f} nats a user, at step {best['step']:,.0f}"
+    kept = fitted.kept_step
+    also = "" if kept in (None, best["step"]) else f"; the weights are of step {kept:,.0f}"
+    return f"{steps:,} steps ({why}); {at_best}{also}"
 
 
 def peak_megabytes() -> float:

@@ -114,6 +114,9 @@ class Settings(FrozenSettings):
             decided["proposal"] = "newton" if model.estimator == "marginal" else "encoder"
         if training.stop == "auto":
             decided["stop"] = "converged" if model.item_weights == "variational" else "held-out"
+        if training.rate_cuts == "auto":
+            stop = decided.get("stop", training.stop)
+            decided["rate_cuts"] = 0 if stop == "held-out" and all_items and training.average_decay else 1
         return self.model_copy(update={"model": model, "training": training.model_copy(update=decided)})
 
     @classmethod

@@ -38,9 +38,10 @@ class TrainingConfig(FrozenSettings):
     max_steps: int = Field(default=20_000, ge=1)
     """Stop after this many steps at the latest."""
     stop: Stop = "auto"
-    """When to stop before `max_steps`: when the joint bound of `held-out` users no longer rises, keeping the best
-    weights; when the bound has `converged` on the users trained on, which are then all users; or `never`. `auto`:
-    converged where the items' weights are variational, since these do not overfit, else held-out."""
+    """When to stop before `max_steps`: when the joint bound of `held-out` users no longer rises, keeping the last
+    weights that these users cannot tell from the best; when the bound has `converged` on the users trained on, which
+    are then all users; or `never`. `auto`: converged where the items' weights are variational, since these do not
+    overfit, else held-out."""
     check_selection: bool = True
     """Where training stops on held-out users and `missing` is left to the log, fit once more without selection, and
     keep that if the joint bound of these users is no lower: where the rating decides nothing, a slope overfits."""
@@ -58,8 +59,9 @@ class TrainingConfig(FrozenSettings):
     pass over the users."""
     patience: int = Field(default=4, ge=1)
     """Looks without a better bound before the learning rate is cut, or training stops."""
-    rate_cuts: int = Field(default=1, ge=0)
-    """How often the learning rate is divided by 4 before training stops."""
+    rate_cuts: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """How often the learning rate is divided by 4 before training stops. `auto`: once, but never where held-out users
+    judge averaged weights: these are as quiet as a smaller rate would have them."""
     gradient_clip: float = Field(default=10.0, gt=0)
     """Largest norm of the gradient of the bound of a user."""
     precision: Literal["float32", "bfloat16"] = "float32"

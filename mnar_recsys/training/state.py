@@ -41,13 +41,14 @@ def save_checkpoint(
     *,
     model: nn.Module,
     best: dict[str, Tensor],
+    highest: Tensor,
     average: nn.Module | None,
     optimizers: Sequence[Optimizer],
     progress: Progress,
     fingerprint: str,
 ) -> None:
-    """Write weights, best and averaged weights, optimiser state and progress, whole or not at all."""
-    tensors = {f"model.{name}": tensor for name, tensor in copy_weights(model).items()}
+    """Write weights, best and averaged weights, bounds, optimiser state and progress, whole or not at all."""
+    tensors = {f"model.{name}": tensor for name, tensor in copy_weights(model).items()} | {"highest": highest}
     tensors |= {f"best.{name}": tensor.clone() for name, tensor in best.items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in copy_weights(average).items()}
@@ -60,8 +61,8 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, model: nn.Module, average: nn.Module | None, optimizers: Sequence[Optimizer], fingerprint: str
-) -> tuple[dict[str, Tensor], Progress]:
-    """Restore model, average and optimisers in place; return the best weights and the progress.
+) -> tuple[dict[str, Tensor], Tensor, Progress]:
+    """Restore model, average and optimisers in place; return best weights, highest bounds and progress.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def load_checkpoint(
         for group, rate in zip(groups, described["rates"][number], strict=True):
             group["lr"] = rate
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return _under("best.", tensors), Progress(**described["progress"])
+    return _under("best.", tensors), tensors["highest"], Progress(**described["progress"])
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -73,6 +73,7 @@ class Trainer:
         self.progress = Progress()
         self.average = self._new_average()
         self.best = copy_weights(model)
+        self.highest = torch.zeros(0, dtype=torch.float64)
         self._permutation: tuple[int, NDArray[np.int64]] | None = None
         self._recent: list[BoundTerms] = []
 
@@ -83,7 +84,8 @@ class Trainer:
     ) -> Progress:
         """Train until the bound no longer rises, or for ``most_steps``; leave the best weights in the model.
 
-        The best weights are those of the highest held-out bound, or without held-out users the last.
+        The best weights are those of the highest held-out bound, or of the last look before the rate is cut that these
+        users cannot tell from it (``_is_no_worse``); without held-out users the last.
 
         Raises
         ------
@@ -187,24 +189,36 @@ class Trainer:
 
     def _look(self) -> None:
         """Record where the run stands; keep the best weights; cut the rate, or stop, when nothing is gained."""
-        progress = self.progress
+        progress, bounds = self.progress, self.held_out_bound()
         recent = mean_terms(self._recent)
-        held_out = float(self.held_out_bound().mean()) if len(self.held_out) else float("nan")
-        progress.history.append(
-            {"step": float(progress.step), **recent, "held_out": held_out, **self._slope(),
-             "learning_rate": self.stepper.learning_rate}
-        )  # fmt: skip
+        held_out = float(bounds.mean()) if len(bounds) else float("nan")
         self._recent = []
         watched = held_out if len(self.held_out) else recent["bound"] - recent["weight_cost"]
-        gained = watched > progress.best_bound
-        if gained or not len(self.held_out):
+        if watched > progress.best_bound:
+            progress.best_bound, progress.looks_without_gain, self.highest = watched, 0, bounds
+        else:
+            progress.looks_without_gain += 1
+        is_over = self.config.stop != "never" and progress.looks_without_gain >= self.config.patience
+        is_kept = not len(bounds) or progress.looks_without_gain == 0 or (not is_over and self._is_no_worse(bounds))
+        if is_kept:
             progress.best_step, self.best = progress.step, copy_weights(self.judged)
-        progress.best_bound = max(progress.best_bound, watched)
-        progress.looks_without_gain = 0 if gained else progress.looks_without_gain + 1
-        if self.config.stop != "never" and progress.looks_without_gain >= self.config.patience:
+        progress.history.append(
+            {"step": float(progress.step), **recent, "held_out": held_out, **self._slope(),
+             "learning_rate": self.stepper.learning_rate, "kept": float(is_kept)}
+        )  # fmt: skip
+        if is_over:
             self._cut_rate_or_stop()
         if progress.step >= self.config.most_steps:
             progress.finished = True
+
+    def _is_no_worse(self, bounds: Tensor) -> bool:
+        """Whether held-out users cannot tell these weights from their best: within one paired standard error.
+
+        Their bound is at its highest some looks before predictions are at their best (docs/identification.md). Once the
+        rate has been cut there is nothing to wait for.
+        """
+        loss = self.highest - bounds
+        return self.progress.rate_cuts == 0 and float(loss.mean()) <= float(loss.std(correction=0)) / len(loss) ** 0.5
 
     def _cut_rate_or_stop(self) -> None:
         if self.progress.rate_cuts == self.config.rate_cuts:

@@ -84,7 +84,7 @@ def test_training_raises_the_held_out_bound(log: RatingLog, decoder: str, estima
     trainer = trainer_of(log, decoder=decoder, estimator=estimator, max_steps=40)
     before = trainer.held_out_bound().mean()
     progress = trainer.run()
-    assert trainer.held_out_bound().mean() > before + 0.05
+    assert progress.best_bound > before + 0.05
     assert [row["step"] for row in progress.history] == list(range(5, 41, 5))
     assert all(np.isfinite(row["bound"]) for row in progress.history)
 
@@ -171,11 +171,51 @@ def test_early_stopping_restores_the_best_weights(log: RatingLog) -> None:
     assert progress.rate_cuts == 1
     held_out = [row["held_out"] for row in progress.history]
     assert progress.best_bound == max(held_out)
-    assert progress.best_step == progress.history[int(np.argmax(held_out))]["step"]
-    assert held_out[-1] < progress.best_bound
-    assert trainer.held_out_bound().mean().item() == pytest.approx(progress.best_bound, rel=1e-6)
+    kept = [row for row in progress.history if row["kept"]][-1]
+    assert progress.best_step == kept["step"]
+    assert held_out[-1] < kept["held_out"] <= progress.best_bound
+    assert trainer.held_out_bound().mean().item() == pytest.approx(kept["held_out"], rel=1e-6)
     rates = sorted({row["learning_rate"] for row in progress.history})
     assert rates == pytest.approx([0.125, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("looks", "kept"),
+    [
+        ([-5.0, -4.0, -4.5, -4.5, -4.5], 2),  # worse by far more than its standard error
+        ([-5.0, -4.0, -4.05, -4.08, -4.05], 4),  # no worse, but for the look that ends the training
+        ([-5.0, -4.0, -4.05, -4.5, -3.9, -4.5, -4.5, -4.5], 5),
+    ],
+)
+def test_the_last_weights_that_held_out_users_cannot_tell_from_the_best_are_kept(
+    log: RatingLog, monkeypatch: pytest.MonkeyPatch, looks: list[float], kept: int
+) -> None:
+    trainer = trainer_of(log, stop="held-out", patience=3, rate_cuts=0, max_steps=1000)
+
+    def bounds() -> torch.Tensor:
+        number = len(trainer.progress.history)
+        noise = torch.randn(100, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+        return looks[number] + noise - noise.mean()  # differences of two looks have a standard error of .14
+
+    monkeypatch.setattr(trainer, "held_out_bound", bounds)
+    progress = trainer.run()
+    assert len(progress.history) == len(looks)
+    assert progress.best_bound == pytest.approx(max(looks))
+    assert progress.best_step == 5 * kept
+    assert [row["kept"] for row in progress.history][kept - 1 :] == [1.0] + [0.0] * (len(looks) - kept)
+
+
+def test_a_rate_is_cut_once_unless_averaged_weights_are_judged_by_held_out_users(log: RatingLog) -> None:
+    cuts = {
+        tuple(changes.values()): trainer_of(log, **changes).config.rate_cuts
+        for changes in (
+            {"stop": "held-out", "average_decay": 0.99},
+            {"stop": "held-out", "average_decay": 0.0},
+            {"stop": "held-out", "item_weights": "point", "sampled_items": 4},
+            {"stop": "converged", "item_weights": "variational"},
+        )
+    }
+    assert list(cuts.values()) == [0, 1, 1, 1]
 
 
 def test_without_early_stopping_the_last_weights_are_kept(log: RatingLog) -> None:
@@ -322,14 +362,16 @@ def test_checkpoints_hold_plain_tensors_only(tmp_path: Path, log: RatingLog, sam
         path,
         model=trainer.model,
         best=trainer.best,
+        highest=trainer.highest,
         average=trainer.average,
         optimizers=trainer.stepper.optimizers,
         progress=trainer.progress,
         fingerprint="print",
     )
     fresh = trainer_of(log, **changes)
-    best, progress = load_checkpoint(path, fresh.model, fresh.average, fresh.stepper.optimizers, "print")
+    best, highest, progress = load_checkpoint(path, fresh.model, fresh.average, fresh.stepper.optimizers, "print")
     assert same(best, trainer.best)
+    assert torch.equal(highest, trainer.highest)
     assert progress == trainer.progress
     assert same(weights_of(fresh), weights_of(trainer))
     for mine, theirs in zip(fresh.stepper.optimizers, trainer.stepper.optimizers, strict=True):
