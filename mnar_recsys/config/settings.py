@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any, Protocol, Self
 
 from pydantic import ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from mnar_recsys.config.base import FrozenSettings
 from mnar_recsys.config.model import FEW_ITEMS, SMALL_LOG, ModelConfig
@@ -13,11 +14,16 @@ from mnar_recsys.errors import ConfigError
 
 # What pydantic says otherwise, in its own words.
 _WANTED = {
-    "int_parsing": "expected a whole number",
-    "int_from_float": "expected a whole number",
-    "float_parsing": "expected a number",
-    "bool_parsing": "expected true or false",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "bool_parsing": "true or false",
 }
+
+
+def _wanted(error: ErrorDetails) -> str:
+    """Return what pydantic wants of a value in place of what it has, to go on after "expected"."""
+    return _WANTED.get(error["type"], error["msg"].removeprefix("Input should be "))
 
 
 class HasSize(Protocol):
@@ -103,6 +109,8 @@ class Settings(FrozenSettings):
         all_items = n_items <= FEW_ITEMS if wanted == "auto" else wanted == "all"
         if training.inference == "mcmc" and model.item_weights == "auto":
             model = model.model_copy(update={"item_weights": "variational"})
+        elif training.stop == "held-out" and model.item_weights == "auto":
+            model = model.model_copy(update={"item_weights": "point"})
         model = model.resolve(has_levels=has_levels, n_ratings=n_ratings, all_items=all_items)
         decided: dict[str, Any] = {}
         if training.inference == "auto":
@@ -114,6 +122,8 @@ class Settings(FrozenSettings):
             decided["proposal"] = "newton" if model.estimator == "marginal" else "encoder"
         if training.stop == "auto":
             decided["stop"] = "converged" if model.item_weights == "variational" else "held-out"
+        if training.learning_rate == "auto":
+            decided["learning_rate"] = 0.03 if model.item_weights == "variational" else 0.01
         if training.rate_cuts == "auto":
             stop = decided.get("stop", training.stop)
             decided["rate_cuts"] = 0 if stop == "held-out" and all_items and training.average_decay else 1
@@ -128,6 +138,8 @@ class Settings(FrozenSettings):
             first = error.errors()[0]
             if first["type"] == "value_error":  # from a validator of ours, which says all there is to say
                 raise ConfigError(str(first["ctx"]["error"])) from error
-            place = ".".join(str(part) for part in first["loc"][1:]) or "settings"
-            wanted = _WANTED.get(first["type"], first["msg"])
-            raise ConfigError(f"setting {place}: {wanted}; found {first['input']!r}") from error
+            # A setting that may be a word or a number has an error for each.
+            each = [one for one in error.errors() if one["loc"][:2] == first["loc"][:2]]
+            place = ".".join(map(str, first["loc"][1 : None if len(each) == 1 else 2])) or "settings"
+            wanted = " or ".join(dict.fromkeys(map(_wanted, each)))
+            raise ConfigError(f"setting {place}: expected {wanted}; found {first['input']!r}") from error

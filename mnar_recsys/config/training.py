@@ -27,8 +27,9 @@ class TrainingConfig(FrozenSettings):
     missing ratings of all items are summed out."""
     batch_size: int = Field(default=100, ge=1)
     """Users in a batch [B]."""
-    learning_rate: float = Field(default=1e-2, gt=0)
-    """Adam's step size."""
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    """Adam's step size. `auto`: 0.03 where the items' weights are variational, whose prior scales have a long way to
+    go, else 0.01."""
     average_decay: float = Field(default=0.99, ge=0, lt=1)
     """Weights are judged and kept as their exponential moving average over the steps, with this decay a step (0: as
     they are, the paper's): the noise of the last steps averages out. Not with drawn items: a step moves few of them."""
@@ -78,6 +79,8 @@ class TrainingConfig(FrozenSettings):
     mcmc_start: int = Field(default=200, ge=1)
     """Steps of the variational fit that the chains of `mcmc` start from. A short one: once converged it has switched
     off what a chain then takes long to find again."""
+    mcmc_start_rate: float = Field(default=1e-2, gt=0)
+    """Adam's step size in these steps."""
     mcmc_chains: int = Field(default=2, ge=1)
     """Chains of `mcmc`, one after another, each from a start of its own; one alone cannot show that it is stuck."""
     mcmc_warmup: int = Field(default=80, ge=20)
@@ -86,6 +89,14 @@ class TrainingConfig(FrozenSettings):
     """Draws of a chain after that."""
     mcmc_kept: int = Field(default=200, ge=1)
     """Draws kept for predictions, evenly spaced over all chains."""
+
+    @property
+    def rate(self) -> float:
+        """Adam's step size at the start, where settings are resolved."""
+        if self.inference == "mcmc":
+            return self.mcmc_start_rate
+        assert self.learning_rate != "auto"  # noqa: S101
+        return self.learning_rate
 
     @property
     def most_steps(self) -> int:

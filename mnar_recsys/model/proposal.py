@@ -55,8 +55,12 @@ class Proposal:
         return z, torch.logaddexp(log_near + math.log(n_mode / len(noise)), log_prior + math.log(n_prior / len(noise)))
 
 
-def propose(model: MnarVae, batch: UserBatch, estimator: CellTerm, *, steps: int = STEPS) -> Proposal:
+def propose(
+    model: MnarVae, batch: UserBatch, estimator: CellTerm, *, steps: int = STEPS, start: Tensor | None = None
+) -> Proposal:
     """Approximate p(z | x_obs, s) of the users of a batch by Newton steps from the encoder's mean, or a share of it.
+
+    Or from ``start`` (B, K'), where a mode for weights like the model's is known.
 
     The curvature is that where the last step began. The estimator must be one that sums missing ratings out. Nothing is
     differentiable.
@@ -64,13 +68,17 @@ def propose(model: MnarVae, batch: UserBatch, estimator: CellTerm, *, steps: int
     with torch.no_grad(), torch.autocast(batch.rows.device.type, enabled=False):
         mean = model.encoder(batch)[0]
         prior_mean = torch.zeros_like(mean) + model.prior_mean(batch)
-        z, reached = _best(model, batch, torch.stack([prior_mean + share * mean for share in _STARTS]), estimator)
+        shares: tuple[float, ...] = _SHARES
+        if start is None:
+            z, reached = _best(model, batch, torch.stack([prior_mean + share * mean for share in _STARTS]), estimator)
+        else:
+            z, reached, shares = start, start.new_full((len(start),), -torch.inf), (*_SHARES, 0.0)
         curvature, root = Curvature(model, estimator), torch.eye(z.shape[-1], device=z.device).expand(len(z), -1, -1)
         for _ in range(steps):
             gradient, precision = curvature.at(z, batch)
             root = _cholesky(precision)
             step = torch.cholesky_solve(gradient.unsqueeze(-1), root).squeeze(-1)
-            tried, gained = _best(model, batch, torch.stack([z + share * step for share in _SHARES]), estimator)
+            tried, gained = _best(model, batch, torch.stack([z + share * step for share in shares]), estimator)
             z = torch.where((gained > reached)[:, None], tried, z)
             reached = torch.maximum(reached, gained)
         return Proposal(z, root, prior_mean)
@@ -95,13 +103,20 @@ def log_weights(
 
 
 def weighted_draws(
-    model: MnarVae, batch: UserBatch, noise: Tensor, estimator: CellTerm, *, at_once: int | None = None
+    model: MnarVae,
+    batch: UserBatch,
+    noise: Tensor,
+    estimator: CellTerm,
+    *,
+    near: Tensor | None = None,
+    at_once: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw z (S, B, K') of standard normal noise from ``propose``; return it with log w, eq. 9 (S, B).
 
-    ``at_once``: how many of the S draws are weighted at a time; default, all.
+    ``near``: modes (B, K') for weights like the model's, from which one step will do. ``at_once``: how many of the S
+    draws are weighted at a time; default, all.
     """
-    z, log_q_z = propose(model, batch, estimator).draw(noise)
+    z, log_q_z = propose(model, batch, estimator, steps=STEPS if near is None else 1, start=near).draw(noise)
     parts = torch.split(z, at_once or len(z))
     return z, torch.cat([log_joint_density(model, batch, part, estimator) for part in parts]) - log_q_z
 

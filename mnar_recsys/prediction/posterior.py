@@ -11,7 +11,7 @@ from mnar_recsys.model.batch import UserBatch
 from mnar_recsys.model.bound import effective_sample_size
 from mnar_recsys.model.missing_term import Marginal, SampledRow
 from mnar_recsys.model.mnar_vae import MnarVae
-from mnar_recsys.model.proposal import weighted_draws
+from mnar_recsys.model.proposal import propose, weighted_draws
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,29 @@ def quasi_normal(draws: int, size: int, seed: int) -> Tensor:
     return normal.unsqueeze(1)
 
 
+def modes(model: MnarVae, batch: UserBatch) -> Tensor | None:
+    """Return where p(z | x_obs, s) of users is highest, (B, K'), if missing ratings can be summed out."""
+    if model.missing.needs_row:
+        return None
+    estimator = model.estimator(marginal=True)
+    return propose(model, batch, estimator).mode if isinstance(estimator, Marginal) else None
+
+
 def infer(
-    model: MnarVae, batch: UserBatch, noise: Tensor, cell_generator: torch.Generator | None = None
+    model: MnarVae,
+    batch: UserBatch,
+    noise: Tensor,
+    cell_generator: torch.Generator | None = None,
+    *,
+    near: Tensor | None = None,
 ) -> UserPosterior:
     """Draw z for the users of a batch and weight the draws by eq. 9.
 
     The weights sum the missing ratings out; with a ``cell_generator`` they contain one draw of each instead, as
     eq. 17 has them, which a missing model of whole rows needs. Users without ratings get the prior with equal weights:
     of them nothing is known, not even whether they had the chance to rate.
+
+    ``near`` (B, K'): where p(z | x_obs, s) is highest for weights like the model's (``modes``), to begin from.
     """
     with torch.no_grad():
         noise = noise.expand(-1, batch.n_users, -1)
@@ -65,7 +80,7 @@ def infer(
             cell_noise = model.decoder.noise(shape, cell_generator)
         estimator = model.estimator(marginal=cell_noise is None)
         if isinstance(estimator, Marginal):
-            z, log_w = weighted_draws(model, batch, noise, estimator)
+            z, log_w = weighted_draws(model, batch, noise, estimator, near=near)
         else:
             weights, z = model.log_weights(batch, noise, estimator, cell_noise)
             log_w = weights.total

@@ -16,14 +16,14 @@ from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.posterior_draws import PosteriorDraws
 from mnar_recsys.prediction.cells import UNTILTED, CellPosterior, Estimand, Moments, level_masses, quantiles
 from mnar_recsys.prediction.known_cells import KnownCells
-from mnar_recsys.prediction.posterior import UserPosterior, as_sampled, infer, pick, quasi_normal
+from mnar_recsys.prediction.posterior import UserPosterior, as_sampled, infer, modes, pick, quasi_normal
 from mnar_recsys.prediction.predictions import UNKNOWN, Predictions
 from mnar_recsys.prediction.weight_draws import SampledDraws, WeightDraws
 from mnar_recsys.rng import torch_seed
 
 DRAWS = 128
 """Draws of a user's latent where the items' weights are points."""
-DRAWS_EACH = 32
+DRAWS_EACH = 16
 """The same for each draw of the items' weights, where they have a posterior."""
 
 _CELLS_AT_ONCE = 2_000_000
@@ -87,8 +87,9 @@ class Predictor:
         # A chain has one latent a draw for each user; someone without ratings gets a point of the noise.
         is_own = self.weights.latents is not None
         self._each = 1 if is_own else draws or (DRAWS_EACH if self.weights.are_drawn else DRAWS)
-        points = len(self.weights) if is_own else self._each
-        self.noise = quasi_normal(points, model.latent_size, torch_seed(seed, "predict")).to(self.device)
+        # Of their own for each draw of the weights, (W, S, 1, K'), so that the errors of the W means average out.
+        noise = quasi_normal(self.n_draws, model.latent_size, torch_seed(seed, "predict")).to(self.device)
+        self.noise = noise.reshape(len(self.weights), self._each, *noise.shape[1:])
         rated = np.bincount(log.items, minlength=log.n_items) > 0
         self.trained_items = rated if trained_items is None else trained_items
         self._known = KnownCells(log)
@@ -178,15 +179,22 @@ class Predictor:
             at_once = max(1, min(at_once, _CELLS_AT_ONCE // (self._each * self.log.n_items)))
         for first in range(0, len(distinct), at_once):
             group = distinct[first : first + at_once]
-            posteriors = tuple(self._posterior(group, number) for number in range(len(self.weights)))
+            posteriors = self._posteriors(group)
             for start in range(starts[first], ends[first + len(group) - 1], size):
                 pairs = slice(start, min(start + size, ends[first + len(group) - 1]))
                 yield _Chunk(posteriors, np.searchsorted(group, users[pairs]), users[pairs], items[pairs])
 
-    def _posterior(self, users: NDArray[np.int64], number: int) -> UserPosterior:
+    def _posteriors(self, users: NDArray[np.int64]) -> tuple[UserPosterior, ...]:
+        """Return what is known of users under each draw of the weights."""
         batch = make_batch(self.log, users[users != UNKNOWN], self.device)
         if UNKNOWN in users:  # sorted, so the one unknown user is the first: someone without ratings
             batch = batch.after_a_stranger()
+        near = modes(self.model, batch) if self.weights.are_drawn and self.weights.are_near else None
+        return tuple(self._posterior(users, batch, number, near) for number in range(len(self.weights)))
+
+    def _posterior(
+        self, users: NDArray[np.int64], batch: UserBatch, number: int, near: torch.Tensor | None
+    ) -> UserPosterior:
         generator = None
         if self.estimand is Estimand.PAPER:
             generator = torch.Generator(self.device)
@@ -194,9 +202,9 @@ class Predictor:
         with self.weights.at(number):
             if self.weights.latents is not None:
                 return as_sampled(
-                    self.model, batch, self.weights.latents[number, torch.from_numpy(users)], self.noise[number]
+                    self.model, batch, self.weights.latents[number, torch.from_numpy(users)], self.noise[number, 0]
                 )
-            return infer(self.model, batch, self.noise, generator)
+            return infer(self.model, batch, self.noise[number], generator, near=near)
 
     def _cells(
         self, posterior: UserPosterior, chunk: _Chunk, items: NDArray[np.int64], *, untilted: bool = False

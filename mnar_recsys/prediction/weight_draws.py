@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.posterior_draws import PosteriorDraws
-from mnar_recsys.model.weight_posterior import WeightPosterior
 from mnar_recsys.rng import torch_seed
 
 WEIGHT_DRAWS = 8
@@ -16,22 +15,37 @@ SAMPLED_DRAWS = 32
 """Draws of a sampled posterior used for users who were not sampled with it."""
 
 
-class WeightDraws:
-    """W draws of the items' weights, equally likely; a single one, their values, where they have no posterior.
+_NEGLIGIBLE = 0.1
 
+
+def _uncertainty(model: MnarVae) -> float:
+    """Return the variance of the decoder's weights under their posterior, as a share of their mean square."""
+    posterior, weight = model.decoder.weight_posterior, model.decoder.weight
+    if posterior is None:
+        return 0.0
+    with torch.no_grad():
+        return float((2 * posterior.log_sd).exp().mean() / weight.square().mean())
+
+
+class WeightDraws:
+    """W draws of the items' weights, equally likely; a single one, their values, where these are known well enough.
+
+    That is, where they have no posterior, or its variance is below a tenth of what the weights themselves make of a
+    taste, as on logs with hundreds of ratings an item.
     The draws are the same whenever they are asked for: they depend on the seed and their number alone. They come in
     pairs that mirror each other (antithetic variates): what is linear in the weights averages out to its exact value.
     """
 
     latents: Tensor | None = None
     """(D, N, K') of the users, where draws come with them: never"""
+    are_near = True
+    """whether draws differ so little from the model's weights that users' latents under these are a start"""
 
     def __init__(self, model: MnarVae, seed: int, count: int | None = None) -> None:
-        has_posterior = any(isinstance(module, WeightPosterior) for module in model.modules())
         self._model = model
         self._seed = seed
         self._device = next(model.parameters()).device
-        self._count = 0 if not has_posterior else WEIGHT_DRAWS if count is None else count
+        self._count = 0 if _uncertainty(model) < _NEGLIGIBLE else WEIGHT_DRAWS if count is None else count
 
     def __len__(self) -> int:
         return max(self._count, 1)
@@ -65,6 +79,7 @@ class SampledDraws:
     """
 
     are_drawn = True
+    are_near = False
 
     def __init__(self, model: MnarVae, posterior: PosteriorDraws) -> None:
         device = next(model.parameters()).device

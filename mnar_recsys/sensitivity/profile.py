@@ -163,7 +163,7 @@ def _sample(fitted: FittedModel, size: int, seed: int) -> NDArray[np.int64]:
 def _fit(start: str, model: MnarVae, fitted: FittedModel, judges: NDArray[np.int64], *, steps: int, seed: int) -> _Fit:
     """Train a model whose selection is held, from the weights that it has."""
     is_held_out = fitted.settings.training.stop == "held-out"
-    rate = fitted.settings.training.learning_rate
+    rate = fitted.settings.training.rate
     cost = 0.0
     for part in (rate, rate / _RATE_CUT):
         changes = {"inference": "variational", "max_steps": max(steps // 2, 1), "learning_rate": part}

@@ -92,7 +92,7 @@ def fit_encoder(trainer: Trainer, draws: PosteriorDraws, steps: int = _STEPS) ->
     learned = [p for p in model.encoder.parameters() if p.requires_grad]
     if not learned:
         return
-    optimizer = torch.optim.Adam(learned, lr=config.learning_rate)
+    optimizer = torch.optim.Adam(learned, lr=config.rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.01 ** (step / steps))
     rng = numpy_generator(trainer.seed, "encoder")
     users, size = trainer.train_users, min(config.batch_size, len(trainer.train_users))

@@ -112,12 +112,13 @@ class Objective(nn.Module):
         log_q = latent.log_posterior((from_prior - mean) * torch.exp(-log_sd), log_sd)
         return (torch.softmax(log_w.detach(), dim=0) * log_q).sum(0)
 
-    def weight_cost(self, item_weights: Tensor | None = None) -> Tensor:
+    def weight_cost(self, item_weights: Tensor | None = None, *, model: MnarVae | None = None) -> Tensor:
         """Return what the items' weights, the slope and the maps from features cost once a pass over the data, nats.
 
-        ``item_weights`` (I,): how many items each of the model's stands for, where it is one of a sample.
+        ``item_weights`` (I,): how many items each of the model's stands for, where it is one of a sample. ``model``:
+        one with other weights, averaged ones, in the place of that held.
         """
-        model, config = self.model, self.config
+        model, config = model or self.model, self.config
         rest = model.missing.log_prior(config.selection_prior_sd) + model.log_feature_prior(config.feature_prior_sd)
         if config.item_weights == "variational":
             return model.weight_kl() - rest

@@ -61,7 +61,7 @@ class Stepper:
         self.rows = None if size is None else ItemRows(self.objective)
         counts = np.bincount(log.items, minlength=log.n_items)
         self.sampler = None if size is None else ItemSampler(counts, max(size // 2, 1))
-        self.optimizers = self._new_optimizers(self.config.learning_rate)
+        self.optimizers = self._new_optimizers(self.config.rate)
         self._ahead: tuple[NDArray[np.int64], UserBatch] | None = None
         if workers.size > 1 and self.objective.population is not None:
             raise ConfigError("population_marginal needs the whole batch in one process; train without torchrun")

@@ -19,13 +19,17 @@ from mnar_recsys.model.missing_term import Marginal
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.model.proposal import log_weights
 from mnar_recsys.rng import numpy_generator, torch_seed
-from mnar_recsys.training.held_out import split_users
+from mnar_recsys.training.held_out import split_users, watched_users
 from mnar_recsys.training.state import Progress, copy_weights
 from mnar_recsys.training.step import Stepper
 from mnar_recsys.training.terms import BoundTerms, mean_terms
 from mnar_recsys.training.workers import join_workers
 
 _RATE_CUT = 4.0
+# Nats a user that are worth going on for, where it converges on the users trained on.
+_LEAST_GAIN = 0.01
+# Draws of the items' weights over which the bound of users trained on is averaged at a look.
+_WEIGHT_DRAWS = 4
 
 
 def pick_device(name: str) -> torch.device:
@@ -38,6 +42,11 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device '{name}' is not available here; use 'auto' or 'cpu'") from error
     return device
+
+
+def _within_an_error(change: Tensor) -> bool:
+    """Whether the mean of what changed for each user is at most its standard error."""
+    return bool(change.mean() <= change.std(correction=0) / len(change) ** 0.5)
 
 
 class Trainer:
@@ -67,6 +76,7 @@ class Trainer:
         self.log = log
         self.seed = seed
         self.train_users, self.held_out = split_users(log, self.config, seed=seed)
+        self.watched = watched_users(self.train_users, self.held_out, self.config, seed=seed)
         self.stepper = Stepper(
             self.model, log, settings, n_users=len(self.train_users), seed=seed, workers=self.workers
         )
@@ -111,15 +121,36 @@ class Trainer:
         The missing-entry term is exact if there is such a form. The draws are the same at every look, so that looks
         differ by the weights only.
         """
+        generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "held out"))
+        return self._bound(self.held_out, self.config.validation_samples, generator)
+
+    def watched_bound(self) -> Tensor:
+        """Return what is to rise, of each watched user, in nats: (W,), none if nobody is watched.
+
+        The bound of held-out users; without any that of users trained on, less their share of what the weights cost,
+        as a mean over draws of the items' weights that are the same at every look.
+        """
+        if len(self.held_out) or not len(self.watched):
+            return self.held_out_bound()
+        total = torch.zeros(len(self.watched), dtype=torch.float64)
+        for draw in range(_WEIGHT_DRAWS):
+            generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "watched", draw))
+            self.judged.resample_weights(generator)
+            total += self._bound(self.watched, self.config.samples, generator)
+        self.judged.clear_weights()
+        with torch.no_grad():
+            cost = float(self.stepper.objective.weight_cost(model=self.judged)) / len(self.train_users)
+        return total / _WEIGHT_DRAWS - cost
+
+    def _bound(self, judges: NDArray[np.int64], samples: int, generator: torch.Generator) -> Tensor:
         model = self.judged
         is_drawn = model.missing.needs_row
         estimator = model.estimator(marginal=not is_drawn)
-        generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "held out"))
-        found = torch.zeros(len(self.held_out), dtype=torch.float64)
+        found = torch.zeros(len(judges), dtype=torch.float64)
         size = self.config.batch_size
-        for start in range(0, len(self.held_out), size):
-            users = self.held_out[start : start + size]
-            shape = (self.config.validation_samples, len(users), self.model.latent_size)
+        for start in range(0, len(judges), size):
+            users = judges[start : start + size]
+            shape = (samples, len(users), self.model.latent_size)
             noise = torch.randn(shape, generator=generator, device=self.device)
             cells = (*shape[:2], self.log.n_items)
             cell_noise = model.decoder.noise(cells, generator) if is_drawn else None
@@ -189,21 +220,22 @@ class Trainer:
 
     def _look(self) -> None:
         """Record where the run stands; keep the best weights; cut the rate, or stop, when nothing is gained."""
-        progress, bounds = self.progress, self.held_out_bound()
+        progress, bounds = self.progress, self.watched_bound()
         recent = mean_terms(self._recent)
-        held_out = float(bounds.mean()) if len(bounds) else float("nan")
+        watched = float(bounds.mean()) if len(bounds) else recent["bound"] - recent["weight_cost"]
         self._recent = []
-        watched = held_out if len(self.held_out) else recent["bound"] - recent["weight_cost"]
-        if watched > progress.best_bound:
+        if progress.best_bound == -np.inf or self._has_gained(bounds, watched):
             progress.best_bound, progress.looks_without_gain, self.highest = watched, 0, bounds
         else:
             progress.looks_without_gain += 1
         is_over = self.config.stop != "never" and progress.looks_without_gain >= self.config.patience
-        is_kept = not len(bounds) or progress.looks_without_gain == 0 or (not is_over and self._is_no_worse(bounds))
+        is_best = progress.looks_without_gain == 0 or (not is_over and self._is_no_worse(bounds))
+        is_kept = is_best or not len(self.held_out)
         if is_kept:
             progress.best_step, self.best = progress.step, copy_weights(self.judged)
+        held_out = watched if len(self.held_out) else float("nan")
         progress.history.append(
-            {"step": float(progress.step), **recent, "held_out": held_out, **self._slope(),
+            {"step": float(progress.step), **recent, "held_out": held_out, "watched": watched, **self._slope(),
              "learning_rate": self.stepper.learning_rate, "kept": float(is_kept)}
         )  # fmt: skip
         if is_over:
@@ -211,14 +243,24 @@ class Trainer:
         if progress.step >= self.config.most_steps:
             progress.finished = True
 
+    def _has_gained(self, bounds: Tensor, watched: float) -> bool:
+        """Whether these weights are better than the best.
+
+        For users trained on, by more than one paired standard error and ``_LEAST_GAIN``: their bound creeps on long
+        after predictions have stopped moving.
+        """
+        gain = watched - self.progress.best_bound
+        if len(self.held_out) or not len(bounds):
+            return gain > 0
+        return gain > _LEAST_GAIN and not _within_an_error(bounds - self.highest)
+
     def _is_no_worse(self, bounds: Tensor) -> bool:
-        """Whether held-out users cannot tell these weights from their best: within one paired standard error.
+        """Whether held-out users cannot tell these weights from their best.
 
         Their bound is at its highest some looks before predictions are at their best (docs/identification.md). Once the
         rate has been cut there is nothing to wait for.
         """
-        loss = self.highest - bounds
-        return self.progress.rate_cuts == 0 and float(loss.mean()) <= float(loss.std(correction=0)) / len(loss) ** 0.5
+        return self.progress.rate_cuts == 0 and len(bounds) > 0 and _within_an_error(self.highest - bounds)
 
     def _cut_rate_or_stop(self) -> None:
         if self.progress.rate_cuts == self.config.rate_cuts:

@@ -87,7 +87,7 @@ def test_the_papers_estimand_differs(cli: Cli, model: Path, tmp_path: Path) -> N
         options = ["--estimand", estimand, "--draws", 64, "--out", tmp_path / f"{estimand}.csv"]
         assert cli("predict", model, "--all", *options).code == 0
     ours, theirs = (pd.read_csv(tmp_path / f"{name}.csv")["mean"] for name in ("conditional", "paper"))
-    assert ours.mean() < theirs.mean()  # what people keep to themselves is worse than what they think of all
+    assert (ours - theirs).abs().mean() > 0.02  # what people keep to themselves is not like what they think of all
 
 
 def test_warns_of_small_effective_sample_sizes(cli: Cli, model: Path, tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_cells_follow_the_tilted_t_of_a_single_draw() -> None:
     probabilities = (0.05, 0.25, 0.5, 0.9)
     predictor = Predictor(model, log, draws=1)
     found = predictor.predict(np.ones(3, int), np.array([0, 2, 3]), probabilities=probabilities, levels=True)
-    z = propose(model, make_batch(log, np.array([1])), model.marginal()).draw(predictor.noise)[0].item()
+    z = propose(model, make_batch(log, np.array([1])), model.marginal()).draw(predictor.noise[0])[0].item()
     x = np.linspace(-40, 44, 84_001)
     for place, item in enumerate((0, 2, 3)):
         natural = z * model.decoder.weight[0, item, 0].item() + model.decoder.bias[0, item].item()

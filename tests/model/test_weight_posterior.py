@@ -45,18 +45,18 @@ def test_draws_have_the_posterior_moments_and_clear_restores_the_mean() -> None:
     assert posterior.draw(mean) is mean
 
 
-def test_small_logs_get_variational_weights_and_so_do_gaussians_on_all_items() -> None:
+def test_weights_are_variational_on_small_logs_and_where_all_items_are_summed_out() -> None:
     def decided(n_ratings: int = 10_000, n_items: int = FEW_ITEMS, **chosen: object) -> str:
         settings = Settings().replace(chosen)
         return settings.resolve(has_levels=True, n_ratings=n_ratings, n_users=500, n_items=n_items).model.item_weights
 
-    assert [decided(9_999), decided()] == ["variational", "point"]
-    assert decided(decoder="student-t") == "point"
-    assert decided(decoder="gaussian") == "variational"
-    assert decided(decoder="gaussian", n_items=FEW_ITEMS + 1) == "point"
-    assert decided(decoder="gaussian", n_items=FEW_ITEMS + 1, sampled_items="all") == "variational"
-    for setting in ({"sampled_items": 100}, {"estimator": "sampled"}, {"item_weights": "point"}):
-        assert decided(decoder="gaussian", **setting) == "point"
+    more = FEW_ITEMS + 1
+    assert [decided(), decided(n_items=more), decided(9_999, more)] == ["variational", "point", "variational"]
+    assert decided(n_items=more, sampled_items="all") == "variational"
+    for decoder in ("gaussian", "student-t"):
+        assert [decided(decoder=decoder), decided(decoder=decoder, n_items=more)] == ["variational", "point"]
+    for setting in ({"sampled_items": 100}, {"estimator": "sampled"}, {"item_weights": "point"}, {"stop": "held-out"}):
+        assert decided(**setting) == "point"
 
 
 def test_training_moves_the_posterior_and_leaves_the_mean_in_place(log: RatingLog) -> None:

@@ -188,7 +188,7 @@ def test_gaussian_cells_follow_the_tilted_normal_of_a_single_draw(missing: str) 
     predictor = Predictor(model, log, draws=1)
     found = predictor.predict(np.ones(3, int), np.array([0, 2, 3]), probabilities=probabilities, levels=True)
     proposal = propose(model, make_batch(log, np.array([1])), model.estimator(marginal=True))
-    z = proposal.draw(predictor.noise)[0].item()
+    z = proposal.draw(predictor.noise[0])[0].item()
     x = np.linspace(-3, 7, 20_001)
     for place, item in enumerate((0, 2, 3)):
         natural = z * model.decoder.weight[0, item, 0].item() + model.decoder.bias[0, item].item()

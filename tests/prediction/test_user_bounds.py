@@ -79,6 +79,8 @@ def test_bounds_average_over_draws_of_the_weights() -> None:
     log = log_of(random_matrix(7, 5, seed=2))
     settings = {"exposure_size": 1, "exposure_sees_taste": True, "missing": "shared", "user_activity": True}
     model = tiny_model(log, seed=3, item_weights="variational", **settings)
+    with torch.no_grad():
+        model.decoder.weight_posterior.log_sd.fill_(-0.5)  # uncertain enough to be drawn
     users, draws, found = np.arange(1, 7), WeightDraws(model, 5), []
     for number in range(len(draws)):
         frozen = tiny_model(log, seed=3, **settings)  # without a posterior: a draw of the weights is all it has

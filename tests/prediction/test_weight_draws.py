@@ -47,7 +47,7 @@ def test_a_mixture_has_the_moments_of_its_draws_taken_together() -> None:
 
 
 def test_predictions_average_over_draws_of_the_weights(log: RatingLog, model: MnarVae) -> None:
-    predictor = Predictor(model, log, seed=4, draws=128)
+    predictor = Predictor(model, log, seed=4, draws=512)
     found = predictor.predict(USERS, ITEMS, levels=True)
     draws = WeightDraws(model, 4)
     assert len(draws) == len(predictor.weights) == WEIGHT_DRAWS
@@ -63,12 +63,12 @@ def test_predictions_average_over_draws_of_the_weights(log: RatingLog, model: Mn
             frozen.decoder.bias.data.copy_(bias)
             frozen.exposure.weight.data.copy_(model.exposure.current())
             frozen.missing.item_bias.data.copy_(model.missing.bias())
-        one = Predictor(frozen, log, seed=4, draws=128).predict(USERS, ITEMS, levels=True)
+        one = Predictor(frozen, log, seed=4, draws=512).predict(USERS, ITEMS, levels=True)
         shares.append(one.levels)
         ess.append(one.ess)
-    np.testing.assert_allclose(found.levels, np.mean(shares, axis=0), atol=1e-5)
+    np.testing.assert_allclose(found.levels, np.mean(shares, axis=0), atol=5e-3)  # other noise, another start
     np.testing.assert_allclose(found.mean, found.levels @ [1, 2, 3], atol=1e-4)
-    np.testing.assert_allclose(found.ess, np.sum(ess, axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found.ess, np.sum(ess, axis=0), rtol=0.1)
     assert np.ptp(shares, axis=0).max() > 0.1  # the draws differ
     again = predictor.predict(USERS[::-1], ITEMS[::-1], levels=True)
     np.testing.assert_allclose(again.levels[::-1], found.levels, atol=1e-6)
@@ -96,6 +96,15 @@ def test_imputations_are_draws_from_the_mixture(log: RatingLog, model: MnarVae) 
     for place, level in enumerate((1, 2, 3)):
         error = np.sqrt(shares[:, place] * (1 - shares[:, place]) / count)
         assert (np.abs((drawn == level).mean(0) - shares[:, place]) < 4 * error + 2e-3).all()
+
+
+def test_weights_that_are_known_well_enough_are_not_drawn(log: RatingLog) -> None:
+    found = tiny_model(log, seed=3, item_weights="variational")
+    mean_square = found.decoder.weight.square().mean().item()
+    for share, drawn in ((0.12, WEIGHT_DRAWS), (0.08, 1)):
+        with torch.no_grad():
+            found.decoder.weight_posterior.log_sd.fill_(0.5 * np.log(share * mean_square))
+        assert len(WeightDraws(found, 0)) == drawn
 
 
 def test_a_model_with_point_weights_has_one_draw_its_values(log: RatingLog) -> None:

@@ -235,10 +235,27 @@ def test_convergence_is_judged_on_all_users_and_keeps_the_last_weights(log: Rati
     assert progress.step < 5000
     assert progress.rate_cuts == trainer.config.rate_cuts
     assert same(weights_of(trainer), last[-1])
-    objective = [row["bound"] - row["weight_cost"] for row in progress.history]
-    assert progress.best_bound == max(objective)
-    assert max(objective[-2:]) < progress.best_bound  # the last looks brought nothing
-    assert objective[-1] > objective[0] + 0.2
+    watched = [row["watched"] for row in progress.history]
+    assert progress.best_bound in watched[:-2]
+    assert max(watched[-2:]) < progress.best_bound + 0.1  # the last looks brought nothing
+    assert watched[-1] > watched[0] + 0.2
+    trainer.average = None
+    assert trainer.watched_bound().mean().item() == pytest.approx(watched[-1], rel=1e-6)
+
+
+def test_what_is_watched_is_the_objective_of_users_trained_on(log: RatingLog) -> None:
+    """Its mean is that of the bound over draws of the weights and of z, less the weights' cost for each user."""
+    trainer = trainer_of(log, stop="converged", item_weights="variational", samples=200, proposal="encoder")
+    found = trainer.watched_bound().numpy()
+    np.testing.assert_array_equal(trainer.watched, trainer.train_users)  # so few are all watched
+    bounds = []
+    for number in range(40):
+        loss = trainer.stepper.loss(number, make_batch(log, trainer.train_users, torch.device("cpu")))
+        bounds.append(importance_bound(loss.weights.total).detach().numpy())
+    expected = np.mean(bounds, 0) - trainer.weight_cost().item() / len(found)
+    error = np.std(np.mean(bounds, 1), ddof=1) * np.sqrt(1 / 4 + 1 / 40)
+    assert abs(found.mean() - expected.mean()) < 4 * error
+    assert np.corrcoef(found, expected)[0, 1] > 0.98
 
 
 @pytest.mark.parametrize(("weights", "expected"), [("variational", "converged"), ("point", "held-out")])

@@ -219,7 +219,7 @@ def test_the_first_trial_of_every_preset_lies_in_the_space() -> None:
 
 
 def test_what_is_searched() -> None:
-    large = Settings().resolve(has_levels=True, n_ratings=10**6, n_users=10**6, n_items=10**3)
+    large = Settings().resolve(has_levels=True, n_ratings=10**6, n_users=10**6, n_items=10**4)
     assert search_space(large) == SPACE
     small = search_space(Settings().resolve(has_levels=True, n_ratings=5_000, n_users=10**3, n_items=10**3))
     assert set(SPACE) - set(small) == {"weight_prior_sd", "bias_prior_sd", "exposure_prior_sd"}
