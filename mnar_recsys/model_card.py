@@ -16,7 +16,7 @@ Predicting what users would say of items they have not rated, on the log's own s
 depends on the rating. Not for judging single people, for people or items of another kind than the log's, or as proof of
 why people rate: the selection was learned from the same log, under the assumptions above."""
 _NO_SELECTION = """
-A second fit, whose mask does not depend on the rating, gave held-out users no lower a bound: no selection is assumed.
+A second fit, whose mask does not depend on the rating, had no lower a bound: no selection is assumed.
 """
 _WIDTH = 120
 # Log-odds that nobody meant.
@@ -64,10 +64,9 @@ def _selection_curves(fitted: FittedModel) -> tuple[NDArray[np.float64], NDArray
 
 
 def gave_up_selection(fitted: FittedModel) -> bool:
-    """Whether held-out users favoured a fit without selection; see ``keep_if_no_worse_without``."""
-    training, slopes = fitted.settings.training, fitted.model.missing.slopes()
+    """Whether a fit without selection explained the log no worse; see ``keep_if_no_worse_without``."""
     is_nothing = all(abs(value) < _NOTHING for value in selection_by_level(fitted).values())
-    return training.stop == "held-out" and training.check_selection and slopes is not None and is_nothing
+    return fitted.settings.checks_selection(fitted.log) and fitted.model.missing.slopes() is not None and is_nothing
 
 
 def model_card(fitted: FittedModel) -> str:

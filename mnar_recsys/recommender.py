@@ -134,8 +134,7 @@ class MNARRecommender:
                 write_checkpoint(path, at, log, settings, seed)
 
         trainer.run(on_step, write)
-        is_open = self.settings.model.missing == "auto" and settings.training.stop == "held-out"
-        if is_open and settings.training.check_selection:
+        if self.settings.model.missing == "auto" and settings.checks_selection(log):
             again = build_model(settings.model, log, torch_seed(seed, "weights"))
             keep_if_no_worse_without(trainer, again, settings, on_step)
         draws = None

@@ -86,7 +86,7 @@ def _selection(fitted: FittedModel) -> Section:
     curve, ends = selection_by_level(fitted), selection_interval(fitted)
     text = f"{mechanism(fitted)}\n\n{_plain(certainty(fitted))}"
     if gave_up_selection(fitted):
-        text += "\n\nHeld-out users were predicted no worse without any selection by rating: none is assumed."
+        text += "\n\nThe log is explained no worse without any selection by rating: none is assumed."
     low, high = ([None] * 2) if ends is None else zip(*ends.values(), strict=True)
     figure = selection_curve(list(curve), list(curve.values()), low=low, high=high)
     caption = "Mean zero over the ratings." + ("" if ends is None else " The band holds 90 % of the draws.")

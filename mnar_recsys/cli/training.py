@@ -129,8 +129,8 @@ def warn_of_sign(fitted: FittedModel) -> None:
     strength = abs(curve[-1] - curve[0])
     if gave_up_selection(fitted):
         note(
-            "held-out users are predicted no worse without selection: what people rated does not depend on what they "
-            "thought of it, as far as this log tells, and none is assumed (--missing per-level fits one all the same)"
+            "the log is explained no worse without selection: what people rated does not depend on what they thought "
+            "of it, as far as this log tells, and none is assumed (--missing per-level fits one all the same)"
         )
     elif strength < NO_SELECTION:
         liked = "like" if model.sign == "positive" else "dislike"

@@ -129,6 +129,15 @@ class Settings(FrozenSettings):
             decided["rate_cuts"] = 0 if stop == "held-out" and all_items and training.average_decay else 1
         return self.model_copy(update={"model": model, "training": training.model_copy(update=decided)})
 
+    def checks_selection(self, log: HasSize) -> bool:
+        """Whether a fit with these, resolved, is followed by one without selection, if ``missing`` was left to a log.
+
+        Not on small logs: there it is the stated sign that decides, and not what a bound can tell.
+        """
+        training = self.training
+        is_maximised = training.inference == "variational" and training.stop in ("held-out", "converged")
+        return training.check_selection and is_maximised and log.n_ratings >= SMALL_LOG
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Validate nested settings, as read from JSON; raise ConfigError with the first problem in one line."""

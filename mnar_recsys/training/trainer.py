@@ -127,16 +127,22 @@ class Trainer:
     def watched_bound(self) -> Tensor:
         """Return what is to rise, of each watched user, in nats: (W,), none if nobody is watched.
 
-        The bound of held-out users; without any that of users trained on, less their share of what the weights cost,
-        as a mean over draws of the items' weights that are the same at every look.
+        The bound of held-out users; without any, what ``bound_on`` gives for users trained on.
         """
         if len(self.held_out) or not len(self.watched):
             return self.held_out_bound()
-        total = torch.zeros(len(self.watched), dtype=torch.float64)
+        return self.bound_on(self.watched)
+
+    def bound_on(self, users: NDArray[np.int64]) -> Tensor:
+        """Return the bound of users trained on, less their share of what the weights cost, in nats: (W,).
+
+        Its mean over draws of the items' weights that are the same at every call.
+        """
+        total = torch.zeros(len(users), dtype=torch.float64)
         for draw in range(_WEIGHT_DRAWS):
             generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "watched", draw))
             self.judged.resample_weights(generator)
-            total += self._bound(self.watched, self.config.samples, generator)
+            total += self._bound(users, self.config.samples, generator)
         self.judged.clear_weights()
         with torch.no_grad():
             cost = float(self.stepper.objective.weight_cost(model=self.judged)) / len(self.train_users)

@@ -1,32 +1,37 @@
-"""A second fit whose mask does not depend on the rating, kept where held-out users are predicted no worse by it.
+"""A second fit whose mask does not depend on the rating, kept where the log is explained no worse by it.
 
-Weights that are points overfit the ratings they are fitted to, and a slope takes part in it: on a log where the rating
-decides nothing, training ends at a selection of more than a nat, and predictions are a tenth worse than without one.
-Held-out users tell the two apart (docs/inference.md).
+On a log where the rating decides nothing, training ends at a selection of a nat all the same, and where weights are
+points predictions are a tenth worse than without one. What training stopped by tells the two apart (docs/inference.md):
+the bound of held-out users, or the objective, in which a posterior's divergence from its prior weighs what it explains.
 """
 
 from collections.abc import Callable
 
+import numpy as np
+
 from mnar_recsys.config import Settings
 from mnar_recsys.model.mnar_vae import MnarVae
+from mnar_recsys.rng import numpy_generator
 from mnar_recsys.training.state import copy_weights
 from mnar_recsys.training.terms import BoundTerms
 from mnar_recsys.training.trainer import Trainer
 
-# Nats a user that a fit is not going to make up for once its rate has been cut: cuts gain a tenth of it.
-_TOO_FAR = 0.3
+# Nats a user that a fit is not going to make up for, if it is so far behind the other after as many steps as these.
+_TOO_FAR, _EARLY = 0.3, 300
+# Users trained on whose objective is compared, where nobody is held out.
+_COMPARED_USERS = 4_000
 
 
 def keep_if_no_worse_without(
     trainer: Trainer, model: MnarVae, settings: Settings, on_step: Callable[[Trainer, BoundTerms], None] | None = None
 ) -> bool:
-    """Fit ``model``, fresh from ``build_model``, without selection; take its weights if held-out users favour it.
+    """Fit ``model``, fresh from ``build_model``, without selection; take its weights if it explains the log no worse.
 
     Parameters
     ----------
     trainer : Trainer
-        A finished run that stopped on held-out users. If the other fit is no worse, its model gets the other's weights
-        and its progress the other's history.
+        A finished run. If the other fit is no worse, its model gets the other's weights and its progress the other's
+        history.
     model : MnarVae
         Of the same settings; its slopes are set to nothing and stay there.
     settings : Settings
@@ -45,13 +50,24 @@ def keep_if_no_worse_without(
     slopes.shut()
     other = Trainer(model, trainer.log, settings, seed=trainer.seed)
 
+    reached = {row["step"]: row["watched"] for row in trainer.progress.history}
+
     def give_up(at: Trainer) -> None:
-        behind = trainer.progress.best_bound - at.progress.best_bound
-        at.progress.finished = at.progress.finished or (at.progress.rate_cuts > 0 and behind > _TOO_FAR)
+        now = at.progress.history[-1]
+        behind = reached.get(now["step"], trainer.progress.best_bound) - now["watched"]
+        at.progress.finished = at.progress.finished or (now["step"] >= _EARLY and behind > _TOO_FAR)
 
     other.run(on_step, give_up)
-    if other.progress.best_bound < trainer.progress.best_bound:
+    if _explained(other) < _explained(trainer):
         return False
     trainer.model.load_state_dict(copy_weights(other.model))
     trainer.progress = other.progress
     return True
+
+
+def _explained(trainer: Trainer) -> float:
+    """Return the mean bound of held-out users at its best, or of users trained on as the run left them, in nats."""
+    if len(trainer.held_out):
+        return trainer.progress.best_bound
+    shuffled = numpy_generator(trainer.seed, "compared users").permutation(trainer.train_users)
+    return float(trainer.bound_on(np.sort(shuffled[:_COMPARED_USERS])).mean())

@@ -8,6 +8,7 @@ from mnar_recsys.config import Settings
 from mnar_recsys.data import RatingLog
 from mnar_recsys.model.build import build_model
 from mnar_recsys.model_card import gave_up_selection, model_card, selection_by_level
+from mnar_recsys.rng import torch_seed
 from mnar_recsys.training import Trainer
 from mnar_recsys.training.without_selection import keep_if_no_worse_without
 
@@ -16,7 +17,7 @@ QUICK = {"inference": "variational", "item_weights": "point", "max_steps": 150, 
 
 @pytest.fixture(scope="module", params=["popularity", "r3-like"])
 def case(request: pytest.FixtureRequest) -> tuple[str, RatingLog]:
-    data = simulate_ratings(request.param, n_users=600, n_items=120, seed=1, ratings_per_user=12)
+    data = simulate_ratings(request.param, n_users=1000, n_items=120, seed=1, ratings_per_user=12)
     return request.param, data.train
 
 
@@ -38,6 +39,29 @@ def test_held_out_users_decide(case: tuple[str, RatingLog]) -> None:
         assert not gave_up_selection(checked)
         assert checked.history == plain.history
         assert best["plain"] > best["ignorable"]
+
+
+def test_without_held_out_users_the_objective_decides(case: tuple[str, RatingLog]) -> None:
+    preset, log = case
+    options = QUICK | {"item_weights": "variational", "max_steps": 300, "samples": 2}
+    checked = MNARRecommender(**options).fit(log, seed=0).fitted
+    assert checked.settings.training.stop == "converged"
+    assert gave_up_selection(checked) == (preset == "popularity")
+    objective = []
+    for missing in ("auto", "ignorable"):
+        settings = Settings().replace(options | {"missing": missing}).resolve_for(log)
+        trainer = Trainer(build_model(settings.model, log, torch_seed(0, "weights")), log, settings, seed=0)
+        trainer.run()
+        objective.append(float(trainer.bound_on(trainer.train_users).mean()))
+    assert (objective[1] >= objective[0]) == (preset == "popularity")
+
+
+def test_small_logs_keep_what_was_stated() -> None:
+    log = simulate_ratings("popularity", n_users=300, n_items=120, seed=1, ratings_per_user=12).train
+    for weights in ("point", "variational"):
+        fitted = MNARRecommender(**QUICK | {"item_weights": weights, "max_steps": 60}).fit(log, seed=0).fitted
+        assert not gave_up_selection(fitted)
+        assert selection_by_level(fitted)[5.0] > selection_by_level(fitted)[1.0]
 
 
 def test_a_stated_mechanism_is_not_questioned(case: tuple[str, RatingLog]) -> None:
