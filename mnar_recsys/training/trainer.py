@@ -26,8 +26,8 @@ from mnar_recsys.training.terms import BoundTerms, mean_terms
 from mnar_recsys.training.workers import join_workers
 
 _RATE_CUT = 4.0
-# Nats a user that are worth going on for, where it converges on the users trained on.
-_LEAST_GAIN = 0.01
+LEAST_GAIN = 0.01
+"""Nats a user that are worth going on for, where the bound converges on the users trained on."""
 # Draws of the items' weights over which the bound of users trained on is averaged at a look.
 _WEIGHT_DRAWS = 4
 
@@ -252,13 +252,13 @@ class Trainer:
     def _has_gained(self, bounds: Tensor, watched: float) -> bool:
         """Whether these weights are better than the best.
 
-        For users trained on, by more than one paired standard error and ``_LEAST_GAIN``: their bound creeps on long
+        For users trained on, by more than one paired standard error and ``LEAST_GAIN``: their bound creeps on long
         after predictions have stopped moving.
         """
         gain = watched - self.progress.best_bound
         if len(self.held_out) or not len(bounds):
             return gain > 0
-        return gain > _LEAST_GAIN and not _within_an_error(bounds - self.highest)
+        return gain > LEAST_GAIN and not _within_an_error(bounds - self.highest)
 
     def _is_no_worse(self, bounds: Tensor) -> bool:
         """Whether held-out users cannot tell these weights from their best.

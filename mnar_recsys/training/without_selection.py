@@ -8,13 +8,14 @@ the bound of held-out users, or the objective, in which a posterior's divergence
 from collections.abc import Callable
 
 import numpy as np
+from torch import Tensor
 
 from mnar_recsys.config import Settings
 from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.rng import numpy_generator
 from mnar_recsys.training.state import copy_weights
 from mnar_recsys.training.terms import BoundTerms
-from mnar_recsys.training.trainer import Trainer
+from mnar_recsys.training.trainer import LEAST_GAIN, Trainer
 
 # Nats a user that a fit is not going to make up for, if it is so far behind the other after as many steps as these.
 _TOO_FAR, _EARLY = 0.3, 300
@@ -30,8 +31,8 @@ def keep_if_no_worse_without(
     Parameters
     ----------
     trainer : Trainer
-        A finished run. If the other fit is no worse, its model gets the other's weights and its progress the other's
-        history.
+        A finished run. If the other fit is no worse, up to its standard error and what training does not go on for, its
+        model gets the other's weights and its progress the other's history.
     model : MnarVae
         Of the same settings; its slopes are set to nothing and stay there.
     settings : Settings
@@ -58,16 +59,17 @@ def keep_if_no_worse_without(
         at.progress.finished = at.progress.finished or (now["step"] >= _EARLY and behind > _TOO_FAR)
 
     other.run(on_step, give_up)
-    if _explained(other) < _explained(trainer):
+    lost = _explained(trainer) - _explained(other)
+    if lost.mean() > lost.std(correction=0) / len(lost) ** 0.5 + LEAST_GAIN:
         return False
     trainer.model.load_state_dict(copy_weights(other.model))
     trainer.progress = other.progress
     return True
 
 
-def _explained(trainer: Trainer) -> float:
-    """Return the mean bound of held-out users at its best, or of users trained on as the run left them, in nats."""
+def _explained(trainer: Trainer) -> Tensor:
+    """Return the bound of held-out users at its best, or of users trained on as the run left them, in nats: (W,)."""
     if len(trainer.held_out):
-        return trainer.progress.best_bound
+        return trainer.highest
     shuffled = numpy_generator(trainer.seed, "compared users").permutation(trainer.train_users)
-    return float(trainer.bound_on(np.sort(shuffled[:_COMPARED_USERS])).mean())
+    return trainer.bound_on(np.sort(shuffled[:_COMPARED_USERS]))
