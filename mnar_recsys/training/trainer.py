@@ -263,7 +263,7 @@ class Trainer:
     def _is_no_worse(self, bounds: Tensor) -> bool:
         """Whether held-out users cannot tell these weights from their best.
 
-        Their bound is at its highest some looks before predictions are at their best (docs/identification.md). Once the
+        Their bound is at its highest some looks before predictions are at their best (docs/inference.md). Once the
         rate has been cut there is nothing to wait for.
         """
         return self.progress.rate_cuts == 0 and len(bounds) > 0 and _within_an_error(self.highest - bounds)
