@@ -132,11 +132,13 @@ class Settings(FrozenSettings):
     def checks_selection(self, log: HasSize) -> bool:
         """Whether a fit with these, resolved, is followed by one without selection, if ``missing`` was left to a log.
 
-        Not on small logs: there it is the stated sign that decides, and not what a bound can tell.
+        Not on small logs that are fitted to all their users: there it is the stated sign that decides, and not what a
+        bound can tell.
         """
         training = self.training
-        is_maximised = training.inference == "variational" and training.stop in ("held-out", "converged")
-        return training.check_selection and is_maximised and log.n_ratings >= SMALL_LOG
+        converges = training.inference == "variational" and training.stop == "converged"
+        can_tell = training.stop == "held-out" or (converges and log.n_ratings >= SMALL_LOG)
+        return training.check_selection and can_tell
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -44,9 +44,9 @@ class TrainingConfig(FrozenSettings):
     are then all users; or `never`. `auto`: converged where the items' weights are variational, since these do not
     overfit, else held-out."""
     check_selection: bool = True
-    """On logs of 10,000 ratings or more, where `missing` is left to the log and the bound is maximised: fit once more
-    without selection, and keep that if what training stops by is no lower. Where the rating decides nothing, a slope
-    overfits."""
+    """Where `missing` is left to the log, and training stops on held-out users, or has converged on 10,000 ratings or
+    more: fit once more without selection, and keep that if what training stops by is no lower. Where the rating
+    decides nothing, a slope overfits."""
     holdout_share: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the users held out for stopping."""
     holdout_max: int = Field(default=1000, ge=1)

@@ -58,10 +58,9 @@ def test_without_held_out_users_the_objective_decides(case: tuple[str, RatingLog
 
 def test_small_logs_keep_what_was_stated() -> None:
     log = simulate_ratings("popularity", n_users=300, n_items=120, seed=1, ratings_per_user=12).train
-    for weights in ("point", "variational"):
-        fitted = MNARRecommender(**QUICK | {"item_weights": weights, "max_steps": 60}).fit(log, seed=0).fitted
-        assert not gave_up_selection(fitted)
-        assert selection_by_level(fitted)[5.0] > selection_by_level(fitted)[1.0]
+    fitted = MNARRecommender(**QUICK | {"item_weights": "variational", "max_steps": 60}).fit(log, seed=0).fitted
+    assert not gave_up_selection(fitted)
+    assert selection_by_level(fitted)[5.0] > selection_by_level(fitted)[1.0]
 
 
 def test_a_stated_mechanism_is_not_questioned(case: tuple[str, RatingLog]) -> None:
