@@ -41,11 +41,11 @@ class WeightDraws:
     are_near = True
     """whether draws differ so little from the model's weights that users' latents under these are a start"""
 
-    def __init__(self, model: MnarVae, seed: int, count: int | None = None) -> None:
+    def __init__(self, model: MnarVae, seed: int) -> None:
         self._model = model
         self._seed = seed
         self._device = next(model.parameters()).device
-        self._count = 0 if _uncertainty(model) < _NEGLIGIBLE else WEIGHT_DRAWS if count is None else count
+        self._count = 0 if _uncertainty(model) < _NEGLIGIBLE else WEIGHT_DRAWS
 
     def __len__(self) -> int:
         return max(self._count, 1)

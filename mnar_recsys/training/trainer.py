@@ -44,7 +44,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _within_an_error(change: Tensor) -> bool:
+def within_an_error(change: Tensor) -> bool:
     """Whether the mean of what changed for each user is at most its standard error."""
     return bool(change.mean() <= change.std(correction=0) / len(change) ** 0.5)
 
@@ -258,7 +258,7 @@ class Trainer:
         gain = watched - self.progress.best_bound
         if len(self.held_out) or not len(bounds):
             return gain > 0
-        return gain > LEAST_GAIN and not _within_an_error(bounds - self.highest)
+        return gain > LEAST_GAIN and not within_an_error(bounds - self.highest)
 
     def _is_no_worse(self, bounds: Tensor) -> bool:
         """Whether held-out users cannot tell these weights from their best.
@@ -266,7 +266,7 @@ class Trainer:
         Their bound is at its highest some looks before predictions are at their best (docs/inference.md). Once the
         rate has been cut there is nothing to wait for.
         """
-        return self.progress.rate_cuts == 0 and len(bounds) > 0 and _within_an_error(self.highest - bounds)
+        return self.progress.rate_cuts == 0 and len(bounds) > 0 and within_an_error(self.highest - bounds)
 
     def _cut_rate_or_stop(self) -> None:
         if self.progress.rate_cuts == self.config.rate_cuts:

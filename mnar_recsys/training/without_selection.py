@@ -15,7 +15,7 @@ from mnar_recsys.model.mnar_vae import MnarVae
 from mnar_recsys.rng import numpy_generator
 from mnar_recsys.training.state import copy_weights
 from mnar_recsys.training.terms import BoundTerms
-from mnar_recsys.training.trainer import LEAST_GAIN, Trainer
+from mnar_recsys.training.trainer import LEAST_GAIN, Trainer, within_an_error
 
 # Nats a user that a fit is not going to make up for, if it is so far behind the other after as many steps as these.
 _TOO_FAR, _EARLY = 0.3, 300
@@ -59,8 +59,7 @@ def keep_if_no_worse_without(
         at.progress.finished = at.progress.finished or (now["step"] >= _EARLY and behind > _TOO_FAR)
 
     other.run(on_step, give_up)
-    lost = _explained(trainer) - _explained(other)
-    if lost.mean() > lost.std(correction=0) / len(lost) ** 0.5 + LEAST_GAIN:
+    if not within_an_error(_explained(trainer) - _explained(other) - LEAST_GAIN):
         return False
     trainer.model.load_state_dict(copy_weights(other.model))
     trainer.progress = other.progress
